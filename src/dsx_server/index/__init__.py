@@ -1,0 +1,6 @@
+"""What datasets hold, known without reading them again."""
+
+from dsx_server.index.index import Index
+from dsx_server.index.revisions import RevisionInfo, Row
+
+__all__ = ["Index", "RevisionInfo", "Row"]

@@ -1,0 +1,85 @@
+"""The index as the routes see it: ask for a dataset, get what it holds now."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows
+from dsx_server.index.scan import scan_dataset
+from dsx_server.index.schema import open_index
+from dsx_server.storage import Storage
+
+log = logging.getLogger("dsx.index")
+
+
+class Index:
+    """What the datasets of one storage hold. Threads may share it; `close` it when done.
+
+    Every question is answered from a scan that began after it was asked. Requests that wait for the same dataset share
+    one scan.
+    """
+
+    def __init__(self, state_dir: Path, storage: Storage) -> None:
+        self._storage = storage
+        self._db = open_index(state_dir)
+        self._db_lock = threading.Lock()
+        self._scans: defaultdict[str, _ScanTurn] = defaultdict(_ScanTurn)
+
+    def refresh(self, dataset: str) -> RevisionInfo:
+        """Scan ``dataset``, publish a revision when it changed, and return the newest.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+            UnreadableError: A folder could not be read.
+        """
+        return self.load(dataset)[0]
+
+    def load(self, dataset: str) -> tuple[RevisionInfo, list[Row]]:
+        """Scan as `refresh` does, and return the newest revision with its rows, sorted by path."""
+        asked = time.monotonic()
+        turn = self._scans[dataset]
+        with turn.lock:
+            if turn.began <= asked:
+                turn.began = time.monotonic()
+                try:
+                    self._scan(dataset)
+                except BaseException:
+                    self._scans.pop(dataset, None)
+                    raise
+            with self._db_lock:
+                info = read_info(self._db, dataset)
+                if info is None:
+                    raise RuntimeError(f"dataset {dataset!r} was scanned and has no revision")
+                return info, list(read_rows(self._db, dataset).values())
+
+    def close(self) -> None:
+        """Close the index file."""
+        with self._db_lock:
+            self._db.close()
+
+    def _scan(self, dataset: str) -> None:
+        began = time.monotonic()
+        with self._db_lock:
+            before = read_rows(self._db, dataset)
+            old = read_info(self._db, dataset)
+        scan = scan_dataset(self._storage, dataset, before)
+        with self._db_lock:
+            info = publish_scan(self._db, dataset, before, scan.rows, scan.left_out)
+        if old is None or old.id != info.id or old.left_out != info.left_out:
+            left_out = ", ".join(f"{count} {reason}" for reason, count in info.left_out.items()) or "nothing"
+            log.info(
+                "scanned %r in %.2f s: %d entries, %d bytes, revision %s, %d opened, left out: %s",
+                dataset, time.monotonic() - began, info.entries, info.bytes, info.id, scan.opened, left_out,
+            )  # fmt: skip
+
+
+class _ScanTurn:
+    """Whose turn it is to scan one dataset, and when (monotonic, s) the last scan began."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.began = 0.0

@@ -1,0 +1,65 @@
+"""The index on disk: one SQLite file in the hub's state folder.
+
+::
+
+    datasets   one row per dataset ever seen
+    revisions  one row per published state of a dataset; ``number`` counts up within the dataset
+    entries    one row per state of an entry: born in one revision, died in another, or alive (``died`` is null)
+
+An entry's state is (path, size, head hash, mtime). Its inode and ctime may change without a new state (a chmod), so they
+are columns that are brought up to date in place. ``racy`` marks a row whose file had just been written when it was read:
+a later write may have left equal times, so it is read again at the next scan.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+FILE_NAME = "index.sqlite"
+USER_VERSION = 1
+
+_TABLES = """
+CREATE TABLE datasets (
+    id         INTEGER PRIMARY KEY,
+    name       TEXT    NOT NULL UNIQUE,
+    scanned_ns INTEGER NOT NULL DEFAULT 0,
+    left_out   TEXT    NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE TABLE revisions (
+    dataset    INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
+    number     INTEGER NOT NULL,
+    id         TEXT    NOT NULL,
+    created_ns INTEGER NOT NULL,
+    entries    INTEGER NOT NULL,
+    bytes      INTEGER NOT NULL,
+    PRIMARY KEY (dataset, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE entries (
+    dataset   INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
+    path      TEXT    NOT NULL,
+    born      INTEGER NOT NULL,
+    died      INTEGER,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    ctime_ns  INTEGER NOT NULL,
+    inode     INTEGER NOT NULL,
+    racy      INTEGER NOT NULL,
+    head_hash BLOB    NOT NULL,
+    PRIMARY KEY (dataset, path, born)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def open_index(folder: Path) -> sqlite3.Connection:
+    """Open the index in ``folder``, making it when there is none.
+
+    The connection commits only where the code says so, and may be used from any thread, by one at a time.
+    """
+    connection = sqlite3.connect(folder / FILE_NAME, isolation_level=None, check_same_thread=False, timeout=30)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
+    connection.execute("PRAGMA foreign_keys = ON")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {USER_VERSION}; COMMIT;")
+    return connection

@@ -1,0 +1,239 @@
+"""``GET, HEAD /file/{dataset}/{path}``: the bytes of one entry, as they lie on the disk.
+
+Plain ASGI, in front of FastAPI. Whatever can block runs in threads. An entry is stat'ed before and after it is read: when
+it changed in between, a short answer is tried again, and a long one is broken off before its end. So no client ever gets a
+mixture of two contents that looks whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Receive, Scope, Send
+
+from dsx.errors import ConflictError, InvalidPathError
+from dsx.protocol.digests import is_sha256_wanted
+from dsx.protocol.paths import shown
+from dsx_server.problems import ProblemError, raise_no_route
+from dsx_server.routes.access import reading
+from dsx_server.routes.conditions import Verdict, decide
+from dsx_server.routes.file_headers import entry_headers, read_head, validators_of
+from dsx_server.storage import OpenEntry, Storage
+
+WHOLE_BYTES = 256 * 1024
+"""Answers up to this size, in bytes, are read and sent in one go; longer ones in blocks of `BLOCK_BYTES`."""
+
+BLOCK_BYTES = 1024 * 1024
+READ_ATTEMPTS = 3
+DIGESTS_KEPT = 100_000
+
+
+class FileRoute:
+    """The ASGI application of ``/file``.
+
+    Args:
+        storage: Where the entries lie.
+        threads: In which everything runs that may block.
+    """
+
+    def __init__(self, storage: Storage, threads: ThreadPoolExecutor) -> None:
+        self._storage = storage
+        self._threads = threads
+        self._digests = _DigestMemory()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise ProblemError("method_not_allowed", "/file takes GET and HEAD", {"Allow": "GET, HEAD"})
+        target = parse_target(scope["raw_path"])
+        loop = asyncio.get_running_loop()
+        with reading(target.dataset, scope["dsx.principal"], self._storage):
+            headers = _join_headers(scope["headers"])
+            answer = await loop.run_in_executor(self._threads, self._prepare, scope["method"], target, headers)
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            if answer.rest is None:
+                await send({"type": "http.response.body", "body": answer.body})
+            else:
+                await self._send_blocks(answer.rest, receive, send)
+        finally:
+            if answer.rest is not None:
+                answer.rest.entry.close()
+
+    def _prepare(self, method: str, target: _Target, headers: Mapping[str, str]) -> _Answer:
+        """Open, judge, and read what is short; blocks, so it runs in a thread."""
+        for _ in range(READ_ATTEMPTS):
+            entry = self._storage.open(target.dataset, target.path)
+            keep = False
+            try:
+                answer = self._read(method, target, headers, entry)
+                keep = answer.rest is not None
+                if entry.is_unchanged():
+                    return answer
+            finally:
+                if not keep:
+                    entry.close()
+            if answer.rest is not None:
+                entry.close()
+        raise ConflictError(f"{shown(target.path)} is being written on the hub; try again when it is at rest")
+
+    def _read(self, method: str, target: _Target, headers: Mapping[str, str], entry: OpenEntry) -> _Answer:
+        identity = entry.identity
+        verdict = decide(method, headers, validators_of(identity), identity.size)
+        _refuse(verdict, target, entry)
+        if verdict.status == 304:
+            return _Answer(304, [(b"etag", identity.etag.encode())])
+        length = verdict.stop - verdict.start
+        is_short = length <= WHOLE_BYTES
+        body = entry.read(verdict.start, verdict.stop) if method == "GET" and is_short else b""
+        is_whole = method == "GET" and verdict.status == 200
+        digest = self._find_digest(target, entry, body if is_whole and is_short else None, headers, method)
+        answer_headers = entry_headers(target.path, entry, verdict, read_head(entry, verdict, body), digest)
+        if method == "HEAD" or is_short:
+            return _Answer(verdict.status, answer_headers, body)
+        wants = is_sha256_wanted(headers.get("want-repr-digest", ""))
+        rest = _Rest(entry, target, verdict.start, verdict.stop, hash_it=wants and is_whole and digest is None)
+        return _Answer(verdict.status, answer_headers, b"", rest)
+
+    def _find_digest(
+        self, target: _Target, entry: OpenEntry, whole: bytes | None, headers: Mapping[str, str], method: str
+    ) -> str | None:
+        """Return the entry's digest if it is known, or wanted and cheap; a HEAD that wants it pays for the reading."""
+        known = self._digests.get(target, entry.identity.etag)
+        if known is not None or not is_sha256_wanted(headers.get("want-repr-digest", "")):
+            return known
+        if whole is not None:
+            digest = hashlib.sha256(whole).hexdigest()
+        elif method == "HEAD":
+            digest = _hash_entry(entry)
+        else:
+            return None
+        if entry.is_unchanged():
+            self._digests.put(target, entry.identity.etag, digest)
+        return digest
+
+    async def _send_blocks(self, rest: _Rest, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
+        state = hashlib.sha256() if rest.hash_it else None
+        position = rest.start
+        try:
+            while position < rest.stop:
+                block = await loop.run_in_executor(self._threads, rest.read_block, position)
+                if gone.done():
+                    return
+                if state is not None:
+                    await loop.run_in_executor(self._threads, state.update, block)
+                position += len(block)
+                await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
+        finally:
+            gone.cancel()
+        if state is not None:
+            self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+
+
+class _Target(NamedTuple):
+    """Which entry a request names."""
+
+    dataset: str
+    path: str
+
+
+class _Rest(NamedTuple):
+    """A long body that is still to be sent: bytes ``[start, stop)`` of an open entry."""
+
+    entry: OpenEntry
+    target: _Target
+    start: int
+    stop: int
+    hash_it: bool
+
+    def read_block(self, position: int) -> bytes:
+        """Read the next block; the last look at the entry's state comes before its last byte is sent."""
+        block = self.entry.read(position, min(position + BLOCK_BYTES, self.stop))
+        if not block or not self.entry.is_unchanged():
+            raise ConflictError(f"{shown(self.target.path)} changed on the hub while it was being sent")
+        return block
+
+
+class _Answer(NamedTuple):
+    """Status, headers, and either a short body or the rest to be sent in blocks."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes = b""
+    rest: _Rest | None = None
+
+
+class _DigestMemory:
+    """The digests computed since the start, by entry and state; the least recently used are forgotten."""
+
+    def __init__(self) -> None:
+        self._digests: OrderedDict[tuple[_Target, str], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, target: _Target, etag: str) -> str | None:
+        with self._lock:
+            digest = self._digests.get((target, etag))
+            if digest is not None:
+                self._digests.move_to_end((target, etag))
+            return digest
+
+    def put(self, target: _Target, etag: str, digest: str) -> None:
+        with self._lock:
+            self._digests[target, etag] = digest
+            if len(self._digests) > DIGESTS_KEPT:
+                self._digests.popitem(last=False)
+
+
+def parse_target(raw_path: bytes) -> _Target:
+    """Read dataset and path out of the request's path, percent-decoding each once.
+
+    Raises:
+        InvalidPathError: What comes out is not UTF-8.
+        ProblemError: It is not of the form ``/file/{dataset}/{path}``.
+    """
+    parts = raw_path.split(b"/", 3)
+    if len(parts) != 4 or unquote_to_bytes(parts[1]) != b"file" or not parts[2] or not parts[3]:
+        raise_no_route(raw_path.decode("latin-1"))
+    try:
+        return _Target(unquote_to_bytes(parts[2]).decode(), unquote_to_bytes(parts[3]).decode())
+    except UnicodeDecodeError as error:
+        raise InvalidPathError("the path is not UTF-8 once its percent-encoding is undone") from error
+
+
+def _refuse(verdict: Verdict, target: _Target, entry: OpenEntry) -> None:
+    if verdict.status == 412:
+        detail = f"{shown(target.path)} is no longer the version that the request asked for"
+        raise ProblemError("precondition_failed", detail, {"ETag": entry.identity.etag})
+    if verdict.status == 416:
+        size = entry.identity.size
+        detail = f"the range starts past the end of {shown(target.path)}, which has {size} bytes"
+        raise ProblemError("range_not_satisfiable", detail, {"Content-Range": f"bytes */{size}"})
+
+
+def _hash_entry(entry: OpenEntry) -> str:
+    state = hashlib.sha256()
+    for start in range(0, entry.identity.size, BLOCK_BYTES):
+        state.update(entry.read(start, start + BLOCK_BYTES))
+    return state.hexdigest()
+
+
+def _join_headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Make one value of repeated headers, as RFC 9110, section 5.3, has it."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,16 @@
+"""``GET /health``: is the hub there? Needs no key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from dsx._version import __version__
+from dsx.protocol.models import Health
+
+router = APIRouter()
+
+
+@router.get("/health", summary="Tell that the hub is up")
+async def read_health() -> Health:
+    """Answer as long as the hub takes requests. No key needed."""
+    return Health(status="ok", version=__version__)

@@ -1,0 +1,79 @@
+"""``GET /manifest/{dataset}``: every entry of a dataset, as the contract's rows or as columns."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dsx.protocol.models import ManifestColumns, ManifestEntry
+from dsx_server.index import Row
+from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, CurrentStorage, reading
+from dsx_server.routes.conditions import matches_weakly
+
+GZIP_LEVEL = 5
+GZIP_FROM_BYTES = 1024
+
+router = APIRouter(dependencies=[KEY_NEEDED])
+
+# A coding that is named and not refused with q=0 (RFC 9110, section 12.5.3).
+_TAKES_GZIP = re.compile(r"(?:\A|,)\s*(?:gzip|\*)\s*(?:;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|\Z))[\d.]+\s*)?(?:,|\Z)", re.IGNORECASE)
+
+
+@router.get(
+    "/manifest/{dataset}",
+    summary="Get the manifest of a dataset",
+    response_model=list[ManifestEntry] | ManifestColumns,
+    responses={304: {"description": "The manifest still is what the ETag in If-None-Match stands for."}},
+)
+def read_manifest(
+    dataset: str,
+    request: Request,
+    principal: CurrentPrincipal,
+    storage: CurrentStorage,
+    index: CurrentIndex,
+    format: Literal["rows", "columns"] = "rows",  # noqa: A002 -- the name is the query parameter's
+) -> Response:
+    """Return all entries, sorted by path; ``format=columns`` adds revision, mtimes and digests, and is smaller.
+
+    The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed.
+    """
+    with reading(dataset, principal, storage):
+        info, rows = index.load(dataset)
+    etag = f'W/"{info.id}"'
+    headers = {"ETag": etag, "Vary": "Accept-Encoding", "Cache-Control": "private, no-cache"}
+    if matches_weakly(request.headers.get("if-none-match", ""), etag):
+        return Response(status_code=304, headers=headers)
+    body = format_rows(rows) if format == "rows" else format_columns(info.id, rows)
+    if len(body) >= GZIP_FROM_BYTES and _TAKES_GZIP.search(request.headers.get("accept-encoding", "")):
+        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def format_rows(rows: Sequence[Row]) -> bytes:
+    """Write the contract's array of objects."""
+    return _to_json([{"path": row.path, "size": row.identity.size, "hash": row.head_hash} for row in rows])
+
+
+def format_columns(revision: str, rows: Sequence[Row]) -> bytes:
+    """Write one object of arrays; see `ManifestColumns`."""
+    return _to_json(
+        {
+            "revision": revision,
+            "paths": [row.path for row in rows],
+            "sizes": [row.identity.size for row in rows],
+            "mtimes_ns": [row.identity.mtime_ns for row in rows],
+            "hashes": [row.head_hash for row in rows],
+            "digests": [None] * len(rows),
+        }
+    )
+
+
+def _to_json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

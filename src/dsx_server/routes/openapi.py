@@ -1,0 +1,69 @@
+"""What the OpenAPI document says of the data routes, which FastAPI does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_STRING = {"type": "string"}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": _STRING, "description": description}
+
+
+_PARAMETERS = [
+    {"name": "dataset", "in": "path", "required": True, "schema": _STRING, "description": "Name of the dataset."},
+    {
+        "name": "path",
+        "in": "path",
+        "required": True,
+        "schema": _STRING,
+        "description": "Path of the entry, as in the manifest; its slashes may be sent as they are or as %2F.",
+    },
+    _header("If-Match", "Answer 412 unless the entry's ETag is one of these."),
+    _header("If-None-Match", "Answer 304 if the entry's ETag is one of these."),
+    _header("If-Modified-Since", "Answer 304 if the entry is not newer; If-None-Match goes before it."),
+    _header("Want-Repr-Digest", "sha-256=10 asks for the SHA-256 of the whole entry; a HEAD always gets it then."),
+]
+
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}
+_BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _operation(method: str, summary: str, extra: list[dict[str, Any]], responses: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "operationId": f"{method}_file",
+        "security": [{"ApiKey": []}],
+        "parameters": _PARAMETERS + extra,
+        "responses": responses
+        | {
+            "304": {"description": "The client's copy is still right."},
+            "400": {"description": "The path is not one inside a dataset.", "content": _PROBLEM},
+            "401": {"description": "No key, or a wrong one.", "content": _PROBLEM},
+            "404": {"description": "No such dataset or entry.", "content": _PROBLEM},
+            "409": {"description": "The entry is being written.", "content": _PROBLEM},
+            "412": {"description": "The entry is another version than the one asked for.", "content": _PROBLEM},
+            "500": {"description": "The entry is there and could not be read.", "content": _PROBLEM},
+        },
+    }
+
+
+FILE_PATH: dict[str, Any] = {
+    "get": _operation(
+        "get",
+        "Download an entry",
+        [
+            _header("Range", "One range of bytes, like bytes=0-99; anything else is ignored."),
+            _header("If-Range", "Answer the range only if this is the entry's ETag, else the whole entry."),
+        ],
+        {
+            "200": {"description": "The whole entry.", "content": _BYTES},
+            "206": {"description": "The bytes of the range.", "content": _BYTES},
+            "416": {"description": "The range starts past the end of the entry.", "content": _PROBLEM},
+        },
+    ),
+    "head": _operation(
+        "head", "Describe an entry", [], {"200": {"description": "The headers that a GET would have."}}
+    ),
+}

@@ -1,0 +1,178 @@
+"""Start and stop the hub: `serve` keeps the process, `serve_background` gives control back."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from types import FrameType, TracebackType
+
+import uvicorn
+
+from dsx._version import __version__
+from dsx_server.app import create_app
+from dsx_server.settings import Settings, SettingsError
+from dsx_server.storage import LocalStorage
+
+STOP_AFTER_S = 8
+"""After a signal, what is being sent has this long to finish; the process ends within 10 s."""
+
+_UVICORN_SAYS = ("ASGI callable returned without", "Cancel ", "Exception in ASGI application")
+
+
+def serve(settings: Settings) -> int:
+    """Run a hub until SIGTERM or Ctrl-C; return the exit status.
+
+    What is being sent is finished first, for at most `STOP_AFTER_S`; new requests are refused meanwhile.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+    """
+    configure_logging(settings)
+    listener = bind(settings)
+    server = _make_server(settings)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn puts its own handlers over these while it runs and raises the signal again afterwards: then these make
+    # the end of the process a normal one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    print(describe(settings, listener), flush=True)  # noqa: T201 -- the greeting
+    server.run(sockets=[listener])
+    logging.getLogger("dsx.hub").info("the hub has stopped")
+    return 0 if server.started else 1
+
+
+class BackgroundHub:
+    """A hub that runs in a thread of this process; leave its context, or call `stop`, to end it.
+
+    Attributes:
+        url: Where a client on this machine reaches it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        listener = bind(settings)
+        self.url = f"http://{_own_address(listener, for_others=False)}"
+        self._server = _make_server(settings)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="dsx-hub", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being sent, then end the hub; may be called twice."""
+        self._server.should_exit = True
+        self._thread.join()
+
+    def __enter__(self) -> BackgroundHub:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+
+def serve_background(settings: Settings) -> BackgroundHub:
+    """Start a hub in a thread and return a handle with ``.url`` and ``.stop()``; it takes requests at once.
+
+    Raises:
+        SettingsError: The address cannot be listened on.
+    """
+    return BackgroundHub(settings)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Listen on the address of ``settings``.
+
+    Raises:
+        SettingsError: The host is not one of this machine, or the port is taken or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise SettingsError(f"DSX_HOST is {settings.host!r}, which is no address of this machine; try 0.0.0.0") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":  # there it would let two hubs share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"cannot listen on DSX_HOST {settings.host}, DSX_PORT {settings.port}: {error.strerror}; "
+            "stop the program that uses it or set another DSX_PORT"
+        ) from error
+    return listener
+
+
+def describe(settings: Settings, listener: socket.socket) -> str:
+    """Word the greeting: where the hub listens, what it found, and what to paste on the training device."""
+    datasets = LocalStorage(settings.dataset_path).list_datasets()
+    count = f"{len(datasets)} dataset{'' if len(datasets) == 1 else 's'}"
+    names = f": {', '.join(datasets[:10])}{', ...' if len(datasets) > 10 else ''}" if datasets else ""
+    host, port = listener.getsockname()[:2]
+    return (
+        f"DSX Hub {__version__} listens on http://{_bracketed(host)}:{port}\n"
+        f"It serves {settings.dataset_path} with {count}{names}\n"
+        "On the training device, with DSX_API_KEY set there too:\n\n"
+        "    from dsx import DatasetHubClient\n"
+        f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # the key comes from DSX_API_KEY\n'
+        "    print(hub.list_datasets())\n"
+    )
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send the log to stderr, one line an event."""
+    logging.basicConfig(
+        level=settings.log_level_number, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, settings.log_level_number))
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _make_server(settings: Settings) -> uvicorn.Server:
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=STOP_AFTER_S,
+    )
+    return uvicorn.Server(config)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop what the front door has already logged in its own words."""
+    return not record.getMessage().startswith(_UVICORN_SAYS)
+
+
+def _own_address(listener: socket.socket, *, for_others: bool) -> str:
+    """Return ``host:port`` by which the hub is reached: from this machine, or from others."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 -- compared, not bound
+        host = _lan_address() if for_others else ("127.0.0.1" if listener.family == socket.AF_INET else "::1")
+    return f"{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _lan_address() -> str:
+    """Ask the system which of its addresses faces the network; connecting a UDP socket sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address kept free for documentation (RFC 5737)
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()

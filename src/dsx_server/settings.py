@@ -1,0 +1,155 @@
+"""The hub's settings: ``DSX_*`` variables and ``.env``, checked before anything starts.
+
+This is the only module of the hub that reads the environment. A setting that cannot work gives a `SettingsError`: one
+sentence with the name of the variable and the cure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+from dotenv import dotenv_values
+
+from dsx.errors import InvalidRequestError
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class SettingsError(InvalidRequestError):
+    """The hub cannot start like this; the message names the variable and what to set it to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a hub needs to know before it starts. Made by hand or with `Settings.load`; checked when made.
+
+    Attributes:
+        api_key: The key that clients must send; printable ASCII.
+        dataset_path: The served folder; each folder directly inside it is a dataset.
+        host: Address to listen on.
+        port: TCP port to listen on; 0 lets the system choose a free one.
+        state_dir: Folder for the index; never inside the served folder. None means one in the user's state
+            directory, named by the served folder's real path, so that two served folders never share rows.
+        log_level: One of `LOG_LEVELS`; at ``warning`` requests are not logged.
+    """
+
+    api_key: str = field(repr=False)
+    dataset_path: Path
+    host: str = "0.0.0.0"  # noqa: S104 -- contract: other machines shall reach it
+    port: int = 8000
+    state_dir: Path | None = None
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        _check_key(self.api_key)
+        _check_served(self.dataset_path)
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"DSX_PORT is {self.port}; set it to a port from 1 to 65535, or leave it out for 8000")
+        if self.log_level not in LOG_LEVELS:
+            raise SettingsError(f"DSX_LOG_LEVEL is {self.log_level!r}; set it to one of {', '.join(LOG_LEVELS)}")
+        if self.state_dir is None:
+            object.__setattr__(self, "state_dir", _default_state_dir(self.dataset_path))
+        check_outside(self.dataset_path, self.index_dir, variable="DSX_STATE_DIR", what="the state folder")
+        _prepare_state_dir(self.index_dir)
+
+    @property
+    def index_dir(self) -> Path:
+        """The state folder as it is used, never None."""
+        return self.state_dir or _default_state_dir(self.dataset_path)
+
+    @classmethod
+    def load(cls, *, env_folders: Sequence[Path] = (), environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from the environment and from the first ``.env`` found.
+
+        Args:
+            env_folders: Folders in which to look for a ``.env``, in this order; only the first one found is read. A
+                variable that is set in the environment wins; an empty one counts as not set.
+            environ: The environment; by default that of the process.
+
+        Raises:
+            SettingsError: A variable is missing or cannot work.
+        """
+        found = [folder / ".env" for folder in env_folders if (folder / ".env").is_file()]
+        values = {name: value for name, value in (dotenv_values(found[0]) if found else {}).items() if value}
+        values |= {name: value for name, value in (os.environ if environ is None else environ).items() if value}
+        settings = cls(
+            api_key=_required(values, "DSX_API_KEY", "the key that clients will send"),
+            dataset_path=Path(_required(values, "DSX_DATASET_PATH", "the folder that holds your datasets")).expanduser(),
+            host=values.get("DSX_HOST", cls.host),
+            port=_parse_port(values.get("DSX_PORT", str(cls.port))),
+            state_dir=Path(values["DSX_STATE_DIR"]).expanduser() if "DSX_STATE_DIR" in values else None,
+            log_level=values.get("DSX_LOG_LEVEL", cls.log_level).lower(),
+        )
+        for file in found:
+            check_outside(settings.dataset_path, file, variable="DSX_DATASET_PATH", what="the .env file with the key")
+        return settings
+
+    @property
+    def log_level_number(self) -> int:
+        """The level as `logging` counts it."""
+        return logging.getLevelNamesMapping()[self.log_level.upper()]
+
+
+def check_outside(served: Path, path: Path, *, variable: str, what: str) -> None:
+    """Refuse a file or folder of the hub's own that lies inside the served folder, where clients could read it.
+
+    Raises:
+        SettingsError: It lies inside; the message names ``variable`` as the one to change.
+    """
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(served)):
+        raise SettingsError(
+            f"{what} {path} lies inside the served folder {served}, where clients could read it; "
+            f"move it out or change {variable}"
+        )
+
+
+def _required(values: Mapping[str, str | None], name: str, what: str) -> str:
+    value = values.get(name)
+    if not value:
+        raise SettingsError(f"{name} is not set; set it to {what}, in the environment or in a .env file")
+    return value
+
+
+def _parse_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise SettingsError(f"DSX_PORT is {text!r}; set it to a port from 1 to 65535, or leave it out for 8000")
+    return int(text)
+
+
+def _check_key(key: str) -> None:
+    if not (key and key.isascii() and key.isprintable() and key == key.strip()):
+        raise SettingsError(
+            "DSX_API_KEY must be printable ASCII without spaces around it, since it travels in an HTTP header; "
+            'choose another, for example with: python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+
+
+def _check_served(served: Path) -> None:
+    if not served.exists():
+        raise SettingsError(f"DSX_DATASET_PATH is {served}, which does not exist; set it to the folder of your datasets")
+    if not served.is_dir():
+        raise SettingsError(f"DSX_DATASET_PATH is {served}, which is not a folder; set it to the folder of your datasets")
+    if not os.access(served, os.R_OK | os.X_OK):
+        raise SettingsError(f"DSX_DATASET_PATH is {served}, which this user may not read; change its permissions")
+
+
+def _default_state_dir(served: Path) -> Path:
+    identity = hashlib.sha256(os.fsencode(os.path.realpath(served))).hexdigest()[:16]
+    return platformdirs.user_state_path("dsx", appauthor=False) / identity
+
+
+def _prepare_state_dir(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"the state folder {folder} cannot be made ({error.strerror}); set DSX_STATE_DIR to a folder that can be written"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"the state folder {folder} cannot be written; set DSX_STATE_DIR to a folder that can")

@@ -1,0 +1,16 @@
+"""Names that operating systems and NAS boxes leave behind. They are neither listed nor served, by any route."""
+
+from __future__ import annotations
+
+_JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "@eadir"}
+_NO_DATASETS = {"lost+found", "$recycle.bin", "system volume information"}
+
+
+def is_junk(name: str) -> bool:
+    """Tell whether one path segment names a leftover: ``.DS_Store``, ``._*``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``."""
+    return name.startswith("._") or name.lower() in _JUNK_NAMES
+
+
+def is_dataset_name(name: str) -> bool:
+    """Tell whether a folder of this name at the top of the served folder is a dataset."""
+    return not (name.startswith(".") or is_junk(name) or name.lower() in _NO_DATASETS)

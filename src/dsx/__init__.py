@@ -1,1 +1,56 @@
-"""The SDK of DSX Hub."""
+"""DSX Hub's SDK: read datasets that lie on another machine.
+
+::
+
+    from dsx import DatasetHubClient
+
+    hub = DatasetHubClient("http://192.168.1.5:8000", "my-key")
+"""
+
+from dsx._version import __version__
+from dsx.client import DatasetHubClient
+from dsx.errors import (
+    AccessDeniedError,
+    CacheDisabledError,
+    CacheError,
+    ConflictError,
+    DatasetNotFoundError,
+    DownloadError,
+    DsxError,
+    EntryNotFoundError,
+    HubError,
+    HubTimeoutError,
+    HubUnavailableError,
+    HubUnreachableError,
+    IntegrityError,
+    InvalidPathError,
+    InvalidRequestError,
+    MissingExtraError,
+    NotFoundError,
+    RangeError,
+    UnreadableError,
+)
+
+__all__ = [
+    "AccessDeniedError",
+    "CacheDisabledError",
+    "CacheError",
+    "ConflictError",
+    "DatasetHubClient",
+    "DatasetNotFoundError",
+    "DownloadError",
+    "DsxError",
+    "EntryNotFoundError",
+    "HubError",
+    "HubTimeoutError",
+    "HubUnavailableError",
+    "HubUnreachableError",
+    "IntegrityError",
+    "InvalidPathError",
+    "InvalidRequestError",
+    "MissingExtraError",
+    "NotFoundError",
+    "RangeError",
+    "UnreadableError",
+    "__version__",
+]

@@ -20,9 +20,9 @@
     ├── DownloadError                  OSError
     └── MissingExtraError              ImportError
 
-Each leaf is also the builtin that a Python user already catches. Each can be built from one string and pickled, because
-that is how DataLoader workers hand errors to their parent. ``retryable`` says whether asking again can help, and nothing
-else decides a retry.
+Each leaf is also the builtin that a Python user already catches. Each can be built from one string and pickled,
+because that is how DataLoader workers hand errors to their parent. ``retryable`` says whether asking again can help,
+and nothing else decides a retry.
 
 `PROBLEMS` maps the stable ``code`` of the hub's problem JSON to an HTTP status and to the class that the SDK raises.
 """

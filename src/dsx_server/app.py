@@ -54,7 +54,7 @@ def create_app(settings: Settings, storage: Storage | None = None) -> Front:
     for module in (health, datasets, manifest):
         app.include_router(module.router)
     install_handlers(app)
-    app.openapi = lambda: _describe(app)  # type: ignore[method-assign] -- FastAPI's documented way to extend it
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # -- FastAPI's documented way to extend it
     return Front(app, {"file": FileRoute(storage, threads)}, Keyring(settings.api_key))
 
 

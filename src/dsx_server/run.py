@@ -34,7 +34,7 @@ def serve(settings: Settings) -> int:
     listener = bind(settings)
     server = _make_server(settings)
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
 
     # uvicorn puts its own handlers over these while it runs and raises the signal again afterwards: then these make
@@ -95,7 +95,9 @@ def bind(settings: Settings) -> socket.socket:
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise SettingsError(f"DSX_HOST is {settings.host!r}, which is no address of this machine; try 0.0.0.0") from error
+        raise SettingsError(
+            f"DSX_HOST is {settings.host!r}, which is no address of this machine; try 0.0.0.0"
+        ) from error
     listener = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":  # there it would let two hubs share a port

@@ -80,7 +80,9 @@ class Settings:
         values |= {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         settings = cls(
             api_key=_required(values, "DSX_API_KEY", "the key that clients will send"),
-            dataset_path=Path(_required(values, "DSX_DATASET_PATH", "the folder that holds your datasets")).expanduser(),
+            dataset_path=Path(
+                _required(values, "DSX_DATASET_PATH", "the folder that holds your datasets")
+            ).expanduser(),
             host=values.get("DSX_HOST", cls.host),
             port=_parse_port(values.get("DSX_PORT", str(cls.port))),
             state_dir=Path(values["DSX_STATE_DIR"]).expanduser() if "DSX_STATE_DIR" in values else None,
@@ -132,9 +134,13 @@ def _check_key(key: str) -> None:
 
 def _check_served(served: Path) -> None:
     if not served.exists():
-        raise SettingsError(f"DSX_DATASET_PATH is {served}, which does not exist; set it to the folder of your datasets")
+        raise SettingsError(
+            f"DSX_DATASET_PATH is {served}, which does not exist; set it to the folder of your datasets"
+        )
     if not served.is_dir():
-        raise SettingsError(f"DSX_DATASET_PATH is {served}, which is not a folder; set it to the folder of your datasets")
+        raise SettingsError(
+            f"DSX_DATASET_PATH is {served}, which is not a folder; set it to the folder of your datasets"
+        )
     if not os.access(served, os.R_OK | os.X_OK):
         raise SettingsError(f"DSX_DATASET_PATH is {served}, which this user may not read; change its permissions")
 

@@ -50,7 +50,13 @@ def check_dataset(name: str) -> str:
     Raises:
         InvalidPathError: It cannot; the message says which name.
     """
-    if not isinstance(name, str) or name.startswith(".") or "/" in name or _NOT_ADMITTED.search(name) or len(name) > 255:
+    if (
+        not isinstance(name, str)
+        or name.startswith(".")
+        or "/" in name
+        or _NOT_ADMITTED.search(name)
+        or len(name) > 255
+    ):
         raise InvalidPathError(
             f"{shown(name)} is not a dataset name; a dataset is one folder directly inside the served folder"
         )

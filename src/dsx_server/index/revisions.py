@@ -54,7 +54,7 @@ def read_info(db: sqlite3.Connection, dataset: str) -> RevisionInfo | None:
         " WHERE d.name = ? ORDER BY r.number DESC LIMIT 1",
         (dataset,),
     ).fetchone()
-    return None if row is None else RevisionInfo(*row[:4], json.loads(row[4]))
+    return None if row is None else RevisionInfo._make([*row[:4], json.loads(row[4])])
 
 
 def publish_scan(

@@ -6,9 +6,9 @@
     revisions  one row per published state of a dataset; ``number`` counts up within the dataset
     entries    one row per state of an entry: born in one revision, died in another, or alive (``died`` is null)
 
-An entry's state is (path, size, head hash, mtime). Its inode and ctime may change without a new state (a chmod), so they
-are columns that are brought up to date in place. ``racy`` marks a row whose file had just been written when it was read:
-a later write may have left equal times, so it is read again at the next scan.
+An entry's state is (path, size, head hash, mtime). Its inode and ctime may change without a new state (a chmod), so
+they are columns that are brought up to date in place. ``racy`` marks a row whose file had just been written when it
+was read: a later write may have left equal times, so it is read again at the next scan.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``GET, HEAD /file/{dataset}/{path}``: the bytes of one entry, as they lie on the disk.
 
-Plain ASGI, in front of FastAPI. Whatever can block runs in threads. An entry is stat'ed before and after it is read: when
-it changed in between, a short answer is tried again, and a long one is broken off before its end. So no client ever gets a
-mixture of two contents that looks whole.
+Plain ASGI, in front of FastAPI. Whatever can block runs in threads. An entry is stat'ed before and after it is read:
+when it changed in between, a short answer is tried again, and a long one is broken off before its end. So no client
+ever gets a mixture of two contents that looks whole.
 """
 
 from __future__ import annotations

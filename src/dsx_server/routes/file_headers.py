@@ -48,6 +48,7 @@ def entry_headers(
         "last-modified": formatdate(validators.modified_s, usegmt=True),
         "accept-ranges": "bytes",
         "x-dsx-hash": head_hash(head),
+        "x-dsx-mtime-ns": str(entry.identity.mtime_ns),
         "x-content-type-options": "nosniff",
     }
     if verdict.status == 206:

@@ -22,7 +22,9 @@ GZIP_FROM_BYTES = 1024
 router = APIRouter(dependencies=[KEY_NEEDED])
 
 # A coding that is named and not refused with q=0 (RFC 9110, section 12.5.3).
-_TAKES_GZIP = re.compile(r"(?:\A|,)\s*(?:gzip|\*)\s*(?:;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|\Z))[\d.]+\s*)?(?:,|\Z)", re.IGNORECASE)
+_TAKES_GZIP = re.compile(
+    r"(?:\A|,)\s*(?:gzip|\*)\s*(?:;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|\Z))[\d.]+\s*)?(?:,|\Z)", re.IGNORECASE
+)
 
 
 @router.get(

@@ -63,7 +63,5 @@ FILE_PATH: dict[str, Any] = {
             "416": {"description": "The range starts past the end of the entry.", "content": _PROBLEM},
         },
     ),
-    "head": _operation(
-        "head", "Describe an entry", [], {"200": {"description": "The headers that a GET would have."}}
-    ),
+    "head": _operation("head", "Describe an entry", [], {"200": {"description": "The headers that a GET would have."}}),
 }

@@ -1,9 +1,10 @@
 """Open a file that lies beneath a folder, whatever links there are and whoever swaps them meanwhile.
 
-The rule for links: one is followed when its *resolved* target lies beneath the same root, whether its text is absolute or
-relative. Where the system has ``openat`` (Linux, macOS), every segment is opened relative to the one before it without
-following links; only when a link is met is the whole path resolved, and then the resolved path, which has no links, is
-opened in the same way. A link that appears between the two makes the open fail; it never leads outside.
+The rule for links: one is followed when its *resolved* target lies beneath the same root, whether its text is
+absolute or relative. Where the system has ``openat`` (Linux, macOS), every segment is opened relative to the one
+before it without following links; only when a link is met is the whole path resolved, and then the resolved path,
+which has no links, is opened in the same way. A link that appears between the two makes the open fail; it never leads
+outside.
 
 Elsewhere (Windows) the path is resolved, opened, and resolved again.
 """

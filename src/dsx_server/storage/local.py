@@ -12,7 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, NoReturn
 
-from dsx.errors import DatasetNotFoundError, DsxError, EntryNotFoundError, HubUnavailableError, InvalidPathError, UnreadableError
+from dsx.errors import (
+    DatasetNotFoundError,
+    DsxError,
+    EntryNotFoundError,
+    HubUnavailableError,
+    InvalidPathError,
+    UnreadableError,
+)
 from dsx.protocol.paths import check_dataset, check_path, shown
 from dsx_server.storage.base import Found, Identity
 from dsx_server.storage.beneath import open_beneath, resolve_beneath

@@ -1,0 +1,202 @@
+"""From the hub into the cache: one file, or many at once."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dsx._cache import Cache, hash_file
+from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry, read_digest
+from dsx._ledger import Record
+from dsx._partials import Partial
+from dsx._progress import Progress
+from dsx._retry import FIRST_CONTACT_S, Patience
+from dsx._transport import Transport
+from dsx.errors import AccessDeniedError, DownloadError, DsxError, HubUnreachableError
+from dsx.manifest import Entry, Manifest
+from dsx.protocol.digests import HEAD_BYTES, head_hash, parse_repr_digest
+from dsx.protocol.paths import shown
+
+PARALLEL_DOWNLOADS = 8
+FAILURES_NAMED = 1000
+
+
+class Downloads:
+    """Puts entries of one hub into one cache. Threads may share it."""
+
+    def __init__(self, transport: Transport, cache: Cache) -> None:
+        self._transport = transport
+        self._cache = cache
+
+    def get(self, dataset: str, path: str, *, manifest: Manifest | None, watch: Watch = UNWATCHED) -> Path:
+        """Return where an entry lies in the cache, fetching it if need be.
+
+        No request is made when the ledger vouches for the file and ``manifest``, the newest known, names the same
+        entry.
+
+        Raises:
+            DsxError: It did not come, or cannot be kept.
+        """
+        target = self._cache.target(dataset, path)
+        record = self._cache.find(dataset, path)
+        entry = None if manifest is None else manifest.find(path)
+        if record is not None and entry is not None and _is_same_entry(record, entry):
+            watch.on_bytes(record.size)
+            return target
+        if record is None:
+            if target.is_file() and self._adopt(dataset, path, target, entry):
+                return target
+            self._cache.check_free(dataset, path)
+        try:
+            return self._fetch(dataset, path, record, watch)
+        except HubUnreachableError as error:
+            if record is None or entry is not None:
+                raise
+            warnings.warn(f"using the cached {shown(f'{dataset}/{path}')}: {error}", stacklevel=3)
+            return target
+
+    def get_many(self, dataset: str, paths: Sequence[str], manifest: Manifest) -> list[Path]:
+        """Put entries into the cache, several at a time, and return where they lie, in the order of ``paths``.
+
+        Raises:
+            DownloadError: Some failed; the others are in the cache.
+        """
+        wanted = list(dict.fromkeys(paths))
+        total_bytes = sum(entry.size for entry in map(manifest.find, wanted) if entry is not None)
+        with Progress(f"downloading {dataset}", total_bytes) as progress:
+            batch = _Batch(self, dataset, wanted, manifest, progress)
+            batch.run()
+        self._cache.sync()
+        return [self._cache.target(dataset, path) for path in paths]
+
+    def _fetch(self, dataset: str, path: str, record: Record | None, watch: Watch) -> Path:
+        with self._cache.download(dataset, path) as partial:
+            unless = record.etag if record is not None else ""
+            watch.on_bytes(partial.offset)
+            fetched = fetch_entry(self._transport, dataset, path, sink=partial, watch=watch, unless=unless)
+            if not fetched.is_modified:
+                return self._cache.target(dataset, path)
+            return self._cache.publish(dataset, path, partial, _make_record(partial, fetched))
+
+    def _adopt(self, dataset: str, path: str, target: Path, entry: Entry | None) -> bool:
+        """Verify a file that the ledger does not vouch for; tell whether it is the hub's entry."""
+        status = target.stat()
+        if entry is not None and entry.size != status.st_size:
+            return False
+        digest, head = hash_file(target), _read_head(target)
+        record = Record(status.st_size, status.st_mtime_ns, head, digest, None, "", is_ours=False, is_synced=False)
+        if entry is not None and status.st_size <= HEAD_BYTES:
+            is_right = entry.head_hash == head  # the head is all there is
+            record = record._replace(hub_mtime_ns=entry.mtime_ns)
+        else:
+            patience = Patience(FIRST_CONTACT_S)
+            said = patience.run(lambda: read_digest(self._transport, dataset, path, size=status.st_size))
+            is_right = parse_repr_digest(said.get("Repr-Digest", "")) == digest
+            mtime_ns = said.get("X-DSX-Mtime-Ns", "")
+            record = record._replace(hub_mtime_ns=int(mtime_ns) if mtime_ns else None, etag=said.get("ETag", ""))
+        if is_right:
+            self._cache.adopt(dataset, path, record)
+        return is_right
+
+
+class _Batch:
+    """One call of `Downloads.get_many` at work."""
+
+    def __init__(
+        self, downloads: Downloads, dataset: str, paths: Sequence[str], manifest: Manifest, progress: Progress
+    ) -> None:
+        self._downloads = downloads
+        self._dataset = dataset
+        self._paths = paths
+        self._manifest = manifest
+        self._progress = progress
+        self._next = iter(paths)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._done = 0
+        self._failures: dict[str, Exception] = {}
+
+    def run(self) -> None:
+        """Download until all is done, or until nothing more can succeed."""
+        with ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(self._paths) or 1), thread_name_prefix="dsx-get") as pool:
+            workers = [pool.submit(self._work) for _ in range(PARALLEL_DOWNLOADS)]
+            try:
+                for worker in workers:
+                    worker.result()
+            except BaseException:
+                self._stop.set()
+                raise
+        if self._failures:
+            raise self._describe_failures()
+
+    def _work(self) -> None:
+        for path in self._take():
+            try:
+                watch = Watch(self._stop, self._add_bytes)
+                self._downloads.get(self._dataset, path, manifest=self._manifest, watch=watch)
+            except DsxError as error:
+                self._note_failure(path, error)
+            else:
+                with self._lock:
+                    self._done += 1
+
+    def _take(self) -> Iterator[str]:
+        while not self._stop.is_set():
+            with self._lock:
+                path = next(self._next, None)
+            if path is None:
+                return
+            yield path
+
+    def _add_bytes(self, count: int) -> None:
+        with self._lock:
+            self._progress.add(count)
+
+    def _note_failure(self, path: str, error: DsxError) -> None:
+        with self._lock:
+            if not self._stop.is_set():
+                self._failures[path] = error
+        if isinstance(error, (AccessDeniedError, HubUnreachableError)):
+            self._stop.set()  # the others would fail for the same reason
+
+    def _describe_failures(self) -> DownloadError:
+        failures = {path: self._failures[path] for path in self._paths if path in self._failures}
+        lines = [f"  {shown(path)}: {error}" for path, error in list(failures.items())[:FAILURES_NAMED]]
+        if len(failures) > FAILURES_NAMED:
+            lines.append(f"  and {len(failures) - FAILURES_NAMED} more, all in .failures")
+        left = len(self._paths) - len(failures) - self._done
+        not_tried = f", {left} were not tried" if left else ""
+        error = DownloadError(
+            f"{len(failures)} of {len(self._paths)} files of dataset {shown(self._dataset)} could not be downloaded"
+            f"{not_tried}; {self._done} are in the cache, and calling again fetches the rest:\n" + "\n".join(lines)
+        )
+        error.failures = failures
+        error.__cause__ = next(iter(failures.values()))
+        return error
+
+
+def _is_same_entry(record: Record, entry: Entry) -> bool:
+    return (record.size, record.head_hash) == (entry.size, entry.head_hash) and (
+        entry.mtime_ns is None or record.hub_mtime_ns == entry.mtime_ns
+    )
+
+
+def _make_record(partial: Partial, fetched: Fetched) -> Record:
+    return Record(
+        size=partial.size,
+        mtime_ns=0,
+        head_hash=fetched.head_hash,
+        digest=partial.digest,
+        hub_mtime_ns=fetched.mtime_ns,
+        etag=partial.etag,
+        is_ours=True,
+        is_synced=False,
+    )
+
+
+def _read_head(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return head_hash(opened.read(HEAD_BYTES))

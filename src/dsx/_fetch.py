@@ -1,0 +1,262 @@
+"""Bring one entry from the hub: count it, verify it, go on where it broke off.
+
+Where the bytes go is a `Sink`: memory here, a partial of the cache there. What a transfer is held against: the
+declared length, the head hash in ``X-DSX-Hash``, the SHA-256 in ``Repr-Digest``. The hub sends that digest with a
+short entry; of a long one it has computed it by the end of the transfer, and a HEAD asks for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
+from dsx._transport import READ_TIMEOUT_S, Answer, Transport, quote_path
+from dsx.errors import ConflictError, DsxError, HubUnreachableError, IntegrityError
+from dsx.protocol.digests import HEAD_BYTES, WANT_SHA256, head_hash, parse_repr_digest
+from dsx.protocol.paths import check_dataset, check_path, shown
+
+HASHING_BYTES_PER_S = 20e6
+"""Slowest disk of a hub that a digest is waited for."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+
+
+class Sink(Protocol):
+    """Where the bytes of one entry go.
+
+    Attributes:
+        etag: Version that the bytes so far are of; empty when there are none.
+        size: Size of that version, in bytes.
+        offset: How many bytes are there.
+    """
+
+    etag: str
+    size: int
+    offset: int
+
+    @property
+    def head(self) -> bytes:
+        """The first `HEAD_BYTES` of the bytes that are there."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes that are there, in hex."""
+
+    def begin(self, etag: str, size: int) -> None:
+        """Start from nothing with another version."""
+
+    def write(self, block: bytes) -> None:
+        """Append a block."""
+
+
+class Fetched(NamedTuple):
+    """What the hub said of an entry whose bytes are complete and verified.
+
+    Attributes:
+        is_modified: False when the hub still has the version that the caller named, and sent nothing.
+        head_hash: MD5 of the first 1024 bytes, in hex.
+        mtime_ns: Modification time on the hub, ns since 1970; None when it did not say.
+    """
+
+    is_modified: bool
+    head_hash: str = ""
+    mtime_ns: int | None = None
+
+
+class Watch(NamedTuple):
+    """How the caller of a fetch takes part in it.
+
+    Attributes:
+        stop: Ends the fetch early when it is set.
+        on_bytes: Told how many bytes have come, block by block.
+    """
+
+    stop: threading.Event | None = None
+    on_bytes: Callable[[int], object] = int
+
+
+UNWATCHED = Watch()
+
+
+def fetch_entry(
+    transport: Transport, dataset: str, path: str, *, sink: Sink, watch: Watch = UNWATCHED, unless: str = ""
+) -> Fetched:
+    """Fetch one entry into ``sink``, whole and verified.
+
+    Args:
+        transport: The hub.
+        dataset: Name of the dataset.
+        path: Path of the entry.
+        sink: Where its bytes go; what it has already is kept when the hub still has that version.
+        watch: How the caller takes part.
+        unless: Entity tag of a version that need not be sent again.
+
+    Raises:
+        DsxError: The entry did not come; ``sink`` has what can be gone on with.
+    """
+    patience = Patience(TRANSFER_S if transport.has_answered else FIRST_CONTACT_S, watch.stop)
+    transfer = _Transfer(transport, dataset, path, sink, patience, watch.on_bytes)
+    while True:
+        try:
+            if not transfer.receive(unless):
+                return Fetched(is_modified=False)
+            return transfer.verify()
+        except DsxError as error:
+            if isinstance(error, (IntegrityError, ConflictError)):
+                sink.begin("", 0)
+            patience.wait_after(error)
+
+
+def read_digest(transport: Transport, dataset: str, path: str, *, size: int, etag: str = "") -> Mapping[str, str]:
+    """Ask for the headers of an entry, with the SHA-256 of its content.
+
+    Args:
+        transport: The hub.
+        dataset: Name of the dataset.
+        path: Path of the entry.
+        size: Its size in bytes, as far as known: the hub may have to read as much.
+        etag: The version meant; another one is a `ConflictError`. Empty means whichever there is.
+    """
+    headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"} | ({"If-Match": etag} if etag else {})
+    timeout_s = READ_TIMEOUT_S + size / HASHING_BYTES_PER_S
+    with transport.open("HEAD", entry_url(dataset, path), headers=headers, timeout_s=timeout_s) as answer:
+        return dict(answer.headers.items())
+
+
+def entry_url(dataset: str, path: str) -> str:
+    """Return path of the URL of an entry.
+
+    Raises:
+        InvalidPathError: The gate does not admit the names.
+    """
+    return "/file/" + quote_path(check_dataset(dataset), check_path(path))
+
+
+class MemorySink:
+    """Keeps an entry in memory."""
+
+    def __init__(self) -> None:
+        self.begin("", 0)
+
+    def begin(self, etag: str, size: int) -> None:
+        """Start from nothing with another version."""
+        self.etag, self.size, self.offset = etag, size, 0
+        self._blocks: list[bytes] = []
+
+    def write(self, block: bytes) -> None:
+        """Append a block."""
+        self._blocks.append(block)
+        self.offset += len(block)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes that are there."""
+        if len(self._blocks) != 1:
+            self._blocks = [b"".join(self._blocks)]
+        return self._blocks[0]
+
+    @property
+    def head(self) -> bytes:
+        """The first `HEAD_BYTES` of them."""
+        return self.data[:HEAD_BYTES]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes that are there, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+class _Transfer:
+    """One entry on its way; `receive` may be called until it returns."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        dataset: str,
+        path: str,
+        sink: Sink,
+        patience: Patience,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        self._transport = transport
+        self._dataset = dataset
+        self._path = path
+        self._sink = sink
+        self._patience = patience
+        self._on_bytes = on_bytes
+        self._url = entry_url(dataset, path)
+        self._headers: Mapping[str, str] = {}
+
+    def receive(self, unless: str) -> bool:
+        """Receive what is missing; return False when the hub still has version ``unless``."""
+        sink = self._sink
+        if sink.etag and sink.offset == sink.size:
+            return True  # broken off after the last byte; verify() asks for what is needed
+        headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"}
+        if sink.etag and sink.offset:
+            headers |= {"Range": f"bytes={sink.offset}-", "If-Range": sink.etag}
+        elif unless:
+            headers |= {"If-None-Match": unless}
+        with self._transport.open("GET", self._url, headers=headers) as answer:
+            if answer.status == 304:
+                return False
+            self._headers = answer.headers
+            self._check_start(answer)
+            for block in answer.iter_blocks():
+                self._take(block)
+        if sink.offset != sink.size:
+            raise HubUnreachableError(f"{self._name} broke off after {sink.offset} of {sink.size} bytes")
+        return True
+
+    def verify(self) -> Fetched:
+        """Hold the complete entry against all that the hub says of it."""
+        sink, headers = self._sink, self._headers
+        if not headers or (parse_repr_digest(headers.get("Repr-Digest", "")) is None and sink.size):
+            headers = read_digest(self._transport, self._dataset, self._path, size=sink.size, etag=sink.etag)
+        declared = headers.get("X-DSX-Hash")
+        computed = head_hash(sink.head)
+        if declared is not None and declared != computed:
+            raise IntegrityError(f"{self._name} came with other first bytes than its head hash says; thrown away")
+        digest = parse_repr_digest(headers.get("Repr-Digest", ""))
+        if digest is not None and digest != sink.digest:
+            raise IntegrityError(f"{self._name} came with other bytes than its digest says; thrown away")
+        return Fetched(True, computed, _parse_mtime(headers.get("X-DSX-Mtime-Ns", "")))
+
+    @property
+    def _name(self) -> str:
+        return shown(f"{self._dataset}/{self._path}")
+
+    def _check_start(self, answer: Answer) -> None:
+        """Make sure that the body is what was asked for, before a byte of it is used."""
+        sink = self._sink
+        if answer.headers.get("Content-Encoding", "identity") != "identity":
+            raise IntegrityError(f"{self._name} came compressed, which was not asked for; is there a proxy between?")
+        etag = answer.headers.get("ETag", "")
+        if answer.length is None:
+            raise IntegrityError(f"{self._name} came without a Content-Length, so that it cannot be counted")
+        if answer.status == 206:
+            span = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            wanted = (sink.offset, sink.size - 1, sink.size)
+            if etag != sink.etag or span is None or tuple(map(int, span.groups())) != wanted:
+                raise IntegrityError(f"{self._name} came from another place than was asked for")
+        elif answer.status == 200:
+            sink.begin(etag if etag.startswith('"') else "", answer.length)
+        else:
+            raise IntegrityError(f"{self._name} came with status {answer.status}")
+
+    def _take(self, block: bytes) -> None:
+        if self._sink.offset + len(block) > self._sink.size:
+            raise IntegrityError(f"{self._name} came longer than the {self._sink.size} bytes declared")
+        self._sink.write(block)
+        self._patience.note_progress()
+        self._on_bytes(len(block))
+        if self._patience.is_stopped:
+            raise HubUnreachableError(f"{self._name} was stopped")
+
+
+def _parse_mtime(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) else None

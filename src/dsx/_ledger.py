@@ -1,0 +1,232 @@
+"""What the SDK itself has published into a cache folder, and what it knows of each file.
+
+One SQLite file, ``.dsx/ledger.sqlite``. It is a memory, never a lock: losing it costs verification, not correctness.
+Where it cannot be kept (a read-only folder, a network disk) or is damaged, an empty one takes its place, seeded with
+what the cached manifests name, as files that are the SDK's own and not yet verified.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from dsx.protocol.paths import fold_path
+
+log = logging.getLogger("dsx")
+
+BUSY_TIMEOUT_S = 10.0
+
+_NETWORK_TYPES = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs"}
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files (
+    dataset   TEXT    NOT NULL,
+    path      TEXT    NOT NULL,
+    fold      TEXT    NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    head_hash TEXT    NOT NULL,
+    digest    TEXT    NOT NULL,
+    hub_mtime_ns INTEGER,
+    etag      TEXT    NOT NULL,
+    is_ours   INTEGER NOT NULL,
+    is_synced INTEGER NOT NULL,
+    PRIMARY KEY (dataset, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_fold ON files (dataset, fold);
+"""
+
+T = TypeVar("T")
+
+
+class Record(NamedTuple):
+    """What the ledger says of one file.
+
+    Attributes:
+        size: Size in bytes.
+        mtime_ns: Modification time of the local file, ns; with the size it tells whether somebody touched it.
+        head_hash: MD5 of the first 1024 bytes, in hex.
+        digest: SHA-256 of the whole file in hex; empty when it was never verified.
+        hub_mtime_ns: Modification time of the entry on the hub, ns, if the hub said it.
+        etag: The hub's entity tag of this content; empty when unknown.
+        is_ours: Whether the SDK put the file there; only such files are ever replaced or deleted.
+        is_synced: Whether the bytes were known to be on the disk when this was written.
+    """
+
+    size: int
+    mtime_ns: int
+    head_hash: str
+    digest: str
+    hub_mtime_ns: int | None
+    etag: str
+    is_ours: bool
+    is_synced: bool
+
+
+UNVERIFIED = Record(-1, 0, "", "", None, "", is_ours=True, is_synced=False)
+"""A file that a cached manifest names, of which nothing else is known."""
+
+
+class Ledger:
+    """The records of one cache folder, for one process. Threads may share it.
+
+    Args:
+        folder: The cache's ``.dsx`` folder.
+        seeds: Gives ``(dataset, path)`` of everything that the cached manifests name; asked when there is no ledger.
+    """
+
+    def __init__(self, folder: Path, seeds: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        self._file = folder / "ledger.sqlite"
+        self._seeds = seeds
+        self._lock = threading.RLock()
+        self._db = self._open()
+
+    def get(self, dataset: str, path: str) -> Record | None:
+        """Return what is known of one file."""
+        row = self._run(
+            lambda db: db.execute(
+                "SELECT size, mtime_ns, head_hash, digest, hub_mtime_ns, etag, is_ours, is_synced FROM files"
+                " WHERE dataset = ? AND path = ?",
+                (dataset, path),
+            ).fetchone()
+        )
+        return None if row is None else Record._make([*row[:6], bool(row[6]), bool(row[7])])
+
+    def put(self, dataset: str, path: str, record: Record) -> None:
+        """Write one record over what was known."""
+        self._run(lambda db: _put(db, [(dataset, path, record)]))
+
+    def mark_synced(self, files: Iterable[tuple[str, str, int]]) -> None:
+        """Note that the bytes of ``(dataset, path, mtime_ns)`` are on the disk."""
+        rows = [(dataset, path, mtime_ns) for dataset, path, mtime_ns in files]
+        sql = "UPDATE files SET is_synced = 1 WHERE dataset = ? AND path = ? AND mtime_ns = ?"
+        self._run(lambda db: db.executemany(sql, rows))
+
+    def forget(self, dataset: str, paths: Iterable[str]) -> None:
+        """Drop the records of files that are no longer there."""
+        rows = [(dataset, path) for path in paths]
+        self._run(lambda db: db.executemany("DELETE FROM files WHERE dataset = ? AND path = ?", rows))
+
+    def list_ours(self, dataset: str) -> list[str]:
+        """Return the paths of the files that the SDK published for ``dataset``, sorted."""
+        sql = "SELECT path FROM files WHERE dataset = ? AND is_ours ORDER BY path"
+        return [row[0] for row in self._run(lambda db: db.execute(sql, (dataset,)).fetchall())]
+
+    def list_datasets(self) -> list[str]:
+        """Return the names of all datasets with records."""
+        return [row[0] for row in self._run(lambda db: db.execute("SELECT DISTINCT dataset FROM files").fetchall())]
+
+    def list_folded(self, dataset: str, path: str) -> list[str]:
+        """Return other paths that a file system without case or Unicode form would take for ``path``."""
+        sql = "SELECT path FROM files WHERE dataset = ? AND fold = ? AND path <> ?"
+        rows = self._run(lambda db: db.execute(sql, (dataset, fold_path(path), path)).fetchall())
+        return [row[0] for row in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do ``work`` in one transaction; a ledger that fails is replaced, and the work done again."""
+        with self._lock:
+            try:
+                with self._db:
+                    return work(self._db)
+            except sqlite3.Error as error:
+                self._replace(error)
+                with self._db:
+                    return work(self._db)
+
+    def _open(self) -> sqlite3.Connection:
+        if is_network_disk(self._file.parent):
+            return self._open_in_memory("it is on a network disk")
+        is_new = not self._file.exists()
+        try:
+            db = _connect(self._file)
+        except sqlite3.Error as error:
+            return self._recover(error)
+        if is_new:
+            self._seed(db)
+        return db
+
+    def _replace(self, error: sqlite3.Error) -> None:
+        self._db.close()
+        self._db = self._recover(error)
+
+    def _recover(self, error: sqlite3.Error) -> sqlite3.Connection:
+        """Set a damaged ledger aside and begin a new one; where it just cannot be used, keep it in memory."""
+        if isinstance(error, sqlite3.OperationalError):
+            return self._open_in_memory(str(error))
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                damaged = self._file.with_name(self._file.name + suffix)
+                if damaged.exists():
+                    damaged.replace(self._file.with_name(f"ledger.damaged{suffix}"))
+            db = _connect(self._file)
+        except (OSError, sqlite3.Error) as again:
+            return self._open_in_memory(str(again))
+        log.warning("the cache's ledger %s was damaged (%s); its files are verified again", self._file, error)
+        self._seed(db)
+        return db
+
+    def _open_in_memory(self, reason: str) -> sqlite3.Connection:
+        log.warning(
+            "the cache's ledger %s cannot be used (%s); its files are verified when asked for", self._file, reason
+        )
+        db = _connect(":memory:")
+        self._seed(db)
+        return db
+
+    def _seed(self, db: sqlite3.Connection) -> None:
+        with db:
+            _put(db, ((dataset, path, UNVERIFIED) for dataset, path in self._seeds()))
+
+
+def is_network_disk(folder: Path) -> bool:
+    """Tell whether ``folder`` lies on a file system whose locks and shared memory cannot be relied on.
+
+    Only Linux says so in a file; elsewhere the answer is no, and SQLite's own errors have to do.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    real = Path(os.path.realpath(folder))
+    best, kind = "", ""
+    for _, point, fstype, *_ in (line.split(" ") for line in mounts):
+        mount = point.encode("utf-8", "surrogateescape").decode("unicode_escape")
+        if real.is_relative_to(mount) and len(mount) >= len(best):
+            best, kind = mount, fstype
+    return kind in _NETWORK_TYPES
+
+
+def _connect(file: Path | str) -> sqlite3.Connection:
+    # check_same_thread: the ledger's own lock keeps threads apart.
+    db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last records; their files are verified
+        db.executescript(_TABLES)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _put(db: sqlite3.Connection, rows: Iterable[tuple[str, str, Record]]) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (dataset, path, fold_path(path), *record[:6], int(record.is_ours), int(record.is_synced))
+            for dataset, path, record in rows
+        ),
+    )

@@ -1,0 +1,318 @@
+"""HTTP to one hub: one connection pool per process, timeouts, no redirects, every error translated.
+
+Nothing above this module sees an exception of requests or urllib3, and nothing below it sees the key but the
+`_BearerAuth` that puts it into the header. Requests are authenticated by that object because requests would otherwise
+let a ``.netrc`` replace the header.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.cookiejar
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from dsx._process import PerProcess
+from dsx._version import __version__
+from dsx.config import HubAddress
+from dsx.errors import (
+    PROBLEMS,
+    AccessDeniedError,
+    ConflictError,
+    DsxError,
+    HubError,
+    HubTimeoutError,
+    HubUnavailableError,
+    HubUnreachableError,
+    IntegrityError,
+    InvalidRequestError,
+    NotFoundError,
+    RangeError,
+)
+
+CONNECT_TIMEOUT_S = 4.0
+READ_TIMEOUT_S = 30.0
+POOL_CONNECTIONS = 32
+BLOCK_BYTES = 256 * 1024
+
+SMALL_BODY_BYTES = 1024 * 1024
+LARGE_BODY_BYTES = 2 * 1024**3
+BOMB_FROM_BYTES = 64 * 1024**2
+BOMB_RATIO = 200
+"""A body that unpacks to this many times its size, past `BOMB_FROM_BYTES`, is no manifest: those reach about 25."""
+
+# What the libraries below raise, most special first, with what it is for us. A test holds this table against them.
+TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
+    (requests.exceptions.SSLError, HubUnreachableError, False),
+    (requests.exceptions.ConnectTimeout, HubUnreachableError, True),
+    (requests.exceptions.ReadTimeout, HubTimeoutError, True),
+    (requests.exceptions.ConnectionError, HubUnreachableError, True),
+    (requests.exceptions.ChunkedEncodingError, HubUnreachableError, True),
+    (requests.exceptions.ContentDecodingError, IntegrityError, True),
+    (requests.exceptions.InvalidURL, InvalidRequestError, False),
+    (requests.exceptions.InvalidHeader, InvalidRequestError, False),
+    (requests.exceptions.RequestException, HubError, False),
+    (urllib3.exceptions.SSLError, HubUnreachableError, False),
+    (urllib3.exceptions.ReadTimeoutError, HubTimeoutError, True),
+    (urllib3.exceptions.DecodeError, IntegrityError, True),
+    (urllib3.exceptions.LocationValueError, InvalidRequestError, False),
+    (urllib3.exceptions.HTTPError, HubUnreachableError, True),
+    (OSError, HubUnreachableError, True),
+)
+
+_BY_STATUS: dict[int, type[DsxError]] = {
+    401: AccessDeniedError,
+    403: AccessDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: ConflictError,
+    416: RangeError,
+    429: HubUnavailableError,
+    502: HubUnavailableError,
+    503: HubUnavailableError,
+    504: HubUnavailableError,
+}
+
+
+class Transport:
+    """Requests to one hub. Threads may share it; each process makes its own connections.
+
+    Attributes:
+        has_answered: Whether the hub has answered since this object was made. A hub that was there is waited for.
+    """
+
+    def __init__(self, address: HubAddress) -> None:
+        self._address = address
+        self._sessions = PerProcess(lambda: _make_session(address.api_key))
+        self.has_answered = False
+
+    @property
+    def url(self) -> str:
+        """The hub's base URL."""
+        return self._address.url
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = READ_TIMEOUT_S,
+    ) -> Iterator[Answer]:
+        """Send one request and give its answer, body unread; leaving the context lets go of the connection.
+
+        Args:
+            method: HTTP method.
+            path: Path and query below the base URL, percent-encoded.
+            headers: More request headers.
+            timeout_s: Longest silence of the hub, in seconds.
+
+        Raises:
+            DsxError: What the hub's error answer, or its absence, stands for.
+        """
+        try:
+            response = self._sessions.get().request(
+                method,
+                self.url + path,
+                headers=dict(headers or {}),
+                stream=True,
+                allow_redirects=False,
+                timeout=(CONNECT_TIMEOUT_S, timeout_s),
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise translate(error, self.url) from error
+        try:
+            self.has_answered = True
+            answer = Answer(response, self.url)
+            if response.status_code >= 300 and response.status_code != 304:
+                raise _error_from(answer, response.headers.get("Location"))
+            yield answer
+        finally:
+            response.close()
+
+    def get_body(self, path: str, *, headers: Mapping[str, str] | None = None, timeout_s: float, limit: int) -> Body:
+        """GET one JSON document of at most ``limit`` bytes, unpacked."""
+        wanted = {"Accept": "application/json", "Accept-Encoding": "gzip"} | dict(headers or {})
+        with self.open("GET", path, headers=wanted, timeout_s=timeout_s) as answer:
+            return Body(answer.status, answer.headers, b"" if answer.status == 304 else answer.read_document(limit))
+
+    def close(self) -> None:
+        """Close this process's connections; a later request opens new ones."""
+        session = self._sessions.pop()
+        if session is not None:
+            session.close()
+
+    def __reduce__(self) -> tuple[type[Transport], tuple[HubAddress]]:
+        return type(self), (self._address,)
+
+
+class Body:
+    """An answer that was read to its end."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.data = data
+
+
+class Answer:
+    """An answer whose body has not been read.
+
+    Attributes:
+        status: HTTP status.
+        headers: Response headers; their names in any case.
+    """
+
+    def __init__(self, response: requests.Response, url: str) -> None:
+        self._response = response
+        self._url = url
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    @property
+    def length(self) -> int | None:
+        """The declared length of the body in bytes; None when there is none that can be trusted."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
+
+    def iter_blocks(self) -> Iterator[bytes]:
+        """Yield the body as it came over the wire, in blocks of at most `BLOCK_BYTES`."""
+        while block := self._read(BLOCK_BYTES, unpack=False):
+            yield block
+
+    def read_document(self, limit: int) -> bytes:
+        """Return the whole body, unpacked.
+
+        Raises:
+            IntegrityError: It is longer than ``limit`` bytes or unpacks to far more than it can hold.
+        """
+        parts = []
+        total = 0
+        while block := self._read(BLOCK_BYTES * 4, unpack=True):
+            parts.append(block)
+            total += len(block)
+            if total > limit or total > max(BOMB_FROM_BYTES, BOMB_RATIO * self._response.raw.tell()):
+                error = IntegrityError(f"the answer of {self._url} is larger than any that a hub would give; not read")
+                error.retryable = False
+                raise error
+        return b"".join(parts)
+
+    def _read(self, count: int, *, unpack: bool) -> bytes:
+        try:
+            block: bytes = self._response.raw.read(count, decode_content=unpack)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise translate(error, self._url) from error
+        return block
+
+
+class _BearerAuth(requests.auth.AuthBase):
+    """Puts the key into the header; shows it nowhere else."""
+
+    def __init__(self, api_key: str) -> None:
+        self._api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
+
+def quote_path(*segments: str) -> str:
+    """Percent-encode dataset and path for a URL; their slashes stay."""
+    return "/".join(quote(segment, safe="/") for segment in segments)
+
+
+def translate(error: Exception, url: str) -> DsxError:
+    """Say in our words what a library below said."""
+    for theirs, ours, retryable in TRANSLATIONS:
+        if isinstance(error, theirs):
+            translated = ours(_word(error, ours, url))
+            translated.retryable = retryable
+            return translated
+    return HubError(f"the request to {url} failed: {type(error).__name__}")
+
+
+def _word(error: Exception, ours: type[DsxError], url: str) -> str:
+    reason = _innermost_reason(error)
+    if ours is HubTimeoutError:
+        return f"the hub at {url} stopped answering ({reason}); is it overloaded, or the network down?"
+    if ours is IntegrityError:
+        return f"the answer of the hub at {url} cannot be unpacked ({reason})"
+    if ours is InvalidRequestError:
+        return f"no request can be made to {url} ({reason}); check base_url"
+    if ours is HubError:
+        return f"the request to {url} failed ({reason})"
+    return f"no hub answers at {url} ({reason}); is it running, and is base_url right?"
+
+
+def _innermost_reason(error: BaseException) -> str:
+    """Dig the system's own words out of what requests and urllib3 wrapped around them."""
+    while True:
+        inner = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return _printable(text.rsplit(">: ", 1)[-1])
+
+
+def _error_from(answer: Answer, location: str | None) -> DsxError:
+    """Build the error that an error answer stands for."""
+    if location is not None and answer.status < 400:
+        return HubError(
+            f"{answer._url} sends on to {_printable(location)}; the key is not sent there: if it is right, use it as base_url"
+        )
+    problem = _read_problem(answer)
+    row = PROBLEMS.get(str(problem.get("code")))
+    kind = row.error if row else _BY_STATUS.get(answer.status, HubError)
+    detail = problem.get("detail")
+    text = _printable(detail) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
+    if kind is AccessDeniedError:
+        text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
+    error = kind(text)
+    error.retry_after_s = _parse_retry_after(answer.headers.get("Retry-After"))
+    error.request_id = _printable(answer.headers.get("X-Request-Id", "")) or None
+    return error
+
+
+def _read_problem(answer: Answer) -> dict[str, Any]:
+    try:
+        problem = json.loads(answer.read_document(SMALL_BODY_BYTES))
+    except (ValueError, RecursionError, DsxError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _parse_retry_after(value: str | None) -> float | None:
+    """Read ``Retry-After``: seconds or a date (RFC 9110, section 10.2.3)."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _printable(text: str) -> str:
+    """Keep what a hub says from doing anything to a terminal or a log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:2000])
+
+
+def _make_session(api_key: str) -> requests.Session:
+    session = requests.Session()
+    session.auth = _BearerAuth(api_key)
+    session.headers["User-Agent"] = f"dsx/{__version__}"
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=POOL_CONNECTIONS))
+    return session

@@ -1,0 +1,202 @@
+"""`DatasetHubClient`: the calls that people make. It checks arguments and hands on; the work is done below."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dsx._cache import Cache
+from dsx._download import Downloads
+from dsx._fetch import MemorySink, fetch_entry
+from dsx._manifests import Manifests
+from dsx._retry import FIRST_CONTACT_S, Patience
+from dsx._transport import Transport
+from dsx.config import resolve_address
+from dsx.errors import CacheDisabledError, EntryNotFoundError, HubError, InvalidRequestError
+from dsx.protocol.models import DatasetName
+from dsx.protocol.paths import shown
+
+DATASETS_TIMEOUT_S = 10.0
+DATASETS_BYTES = 64 * 1024**2
+UNKNOWN_NAMED = 5
+
+_NAMES = TypeAdapter(list[DatasetName])
+
+
+class DatasetHubClient:
+    """Read the datasets of one hub.
+
+    Threads may share a client. It pickles, and it works on after a fork: every process makes its own connections.
+    Making one sends nothing; `close` it, or use it in a ``with`` block, to end its connections.
+
+    Args:
+        base_url: Where the hub is, like ``http://192.168.1.5:8000``; left out, the variable ``DSX_URL`` says it.
+        api_key: The hub's key; left out, the variable ``DSX_API_KEY`` says it.
+        cache_dir: Folder for downloaded files and manifests; None to keep nothing on disk.
+
+    Raises:
+        InvalidRequestError: The address or the key is missing or cannot be right.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = "./cache",
+    ) -> None:
+        self._address = resolve_address(base_url, api_key)
+        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+        self._transport = Transport(self._address)
+        self._cache = None if self._cache_dir is None else Cache(self._cache_dir)
+        self._manifests = Manifests(self._transport, self._cache)
+
+    def list_datasets(self) -> list[str]:
+        """List the datasets that the hub has and this key may read, sorted by name."""
+        body = Patience(FIRST_CONTACT_S).run(
+            lambda: self._transport.get_body("/datasets", timeout_s=DATASETS_TIMEOUT_S, limit=DATASETS_BYTES)
+        )
+        try:
+            return _NAMES.validate_json(body.data)
+        except ValidationError as error:
+            raise HubError(
+                f"what answers at {self._transport.url} is not a DSX hub: it sent no list of datasets"
+            ) from error
+
+    def get_manifest(self, dataset: str) -> list[dict[str, Any]]:
+        """Get the list of all files of a dataset, sorted by path.
+
+        The hub is asked whether the cached manifest is still right, and sends it anew only if not. When the hub cannot
+        be reached the cached one is returned, with a warning.
+
+        Args:
+            dataset: Name of the dataset.
+
+        Returns:
+            One dictionary per file: ``path`` relative to the dataset, ``size`` in bytes, and ``hash``, the MD5 of its
+            first 1024 bytes in hex.
+
+        Raises:
+            DatasetNotFoundError: The hub has no such dataset; the message says which it has.
+            HubUnreachableError: No hub answers, and the manifest is not cached.
+        """
+        return self._manifests.refresh(dataset).to_rows()
+
+    def get_file(self, dataset: str, subpath: str) -> Path:
+        """Download one file into the cache, unless it is there, and return where it lies.
+
+        The file is complete and verified. No request is made for one that is in the cache as the newest manifest known
+        to this client names it; without a manifest the hub is asked whether it changed.
+
+        Args:
+            dataset: Name of the dataset.
+            subpath: Path of the file, as in the manifest.
+
+        Raises:
+            CacheDisabledError: The client was made with ``cache_dir=None``.
+            EntryNotFoundError: The dataset has no such file.
+            IntegrityError: Wrong bytes came, twice; nothing was kept.
+            CacheError: The cache cannot be written, or a file of somebody else's is in the way.
+        """
+        downloads = self._downloads("get_file")
+        return downloads.get(dataset, subpath, manifest=self._manifests.find_newest(dataset))
+
+    def get_file_bytes(self, dataset: str, subpath: str) -> bytes:
+        """Read one file from the hub into memory; nothing is written to disk.
+
+        Args:
+            dataset: Name of the dataset.
+            subpath: Path of the file, as in the manifest.
+
+        Returns:
+            The bytes of the whole file, verified against the hash that the hub sent with them.
+
+        Raises:
+            EntryNotFoundError: The dataset has no such file.
+            IntegrityError: Wrong bytes came, twice.
+        """
+        sink = MemorySink()
+        fetch_entry(self._transport, dataset, subpath, sink=sink)
+        return sink.data
+
+    def download_dataset(self, dataset: str, file_list: Sequence[str] | None = None) -> list[Path]:
+        """Download many files into the cache, several at a time, and return where they lie.
+
+        What is in the cache already is not fetched again. When some files fail, the others are kept.
+
+        Args:
+            dataset: Name of the dataset.
+            file_list: Paths of the files wanted, as in the manifest; left out, all files of the dataset.
+
+        Returns:
+            One path per path asked for, in the same order.
+
+        Raises:
+            CacheDisabledError: The client was made with ``cache_dir=None``.
+            EntryNotFoundError: Some paths are not in the manifest; nothing was downloaded.
+            DownloadError: Some files failed; ``failures`` says which and why.
+        """
+        downloads = self._downloads("download_dataset")
+        if isinstance(file_list, (str, bytes)):
+            raise InvalidRequestError(f"file_list is a list of paths; for one file pass [{shown(file_list)}]")
+        manifest = self._manifests.refresh(dataset)
+        paths = manifest.paths if file_list is None else list(file_list)
+        unknown = [path for path in paths if manifest.find(path) is None] if file_list is not None else []
+        if unknown:
+            more = f" and {len(unknown) - UNKNOWN_NAMED} more" if len(unknown) > UNKNOWN_NAMED else ""
+            named = ", ".join(shown(path) for path in unknown[:UNKNOWN_NAMED])
+            raise EntryNotFoundError(
+                f"dataset {shown(dataset)} has no {named}{more}; nothing was downloaded; get_manifest() lists its files"
+            )
+        return downloads.get_many(dataset, paths, manifest)
+
+    def clear_cache(self, dataset: str | None = None) -> int:
+        """Delete what this SDK put into the cache, and nothing else.
+
+        Args:
+            dataset: Dataset to forget; left out, all.
+
+        Returns:
+            The bytes freed: what `get_cache_size` said before.
+        """
+        self._manifests.forget(dataset)
+        return 0 if self._cache is None else self._cache.clear(dataset)
+
+    def get_cache_size(self, dataset: str | None = None) -> int:
+        """Return how many bytes of files and manifests this SDK has put into the cache.
+
+        Args:
+            dataset: Dataset to measure; left out, all.
+        """
+        return 0 if self._cache is None else self._cache.measure(dataset)
+
+    def close(self) -> None:
+        """End this process's connections and bring the cache to rest; the client may be used again."""
+        self._transport.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    def __enter__(self) -> DatasetHubClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        cache_dir = None if self._cache_dir is None else str(self._cache_dir)
+        return f"DatasetHubClient(base_url={self._address.url!r}, cache_dir={cache_dir!r})"
+
+    def __reduce__(self) -> tuple[type[DatasetHubClient], tuple[str, str, Path | None]]:
+        return type(self), (self._address.url, self._address.api_key, self._cache_dir)
+
+    def _downloads(self, call: str) -> Downloads:
+        if self._cache is None:
+            raise CacheDisabledError(
+                f"{call}() puts files into the cache, and this client was made with cache_dir=None; "
+                "give it a cache_dir, or use get_file_bytes()"
+            )
+        return Downloads(self._transport, self._cache)

@@ -122,8 +122,8 @@ class Cache:
         for other in self.ledger.list_folded(dataset, path):
             if _is_same_file(target, self.target(dataset, other)):
                 raise CacheError(
-                    f"{shown(path)} and {shown(other)} of dataset {shown(dataset)} would be one file in {self.root}, whose "
-                    "file system takes their names for the same; read one of them with get_file_bytes()"
+                    f"{shown(path)} and {shown(other)} of dataset {shown(dataset)} would be one file in {self.root}: "
+                    "its file system takes their names for the same; read one of them with get_file_bytes()"
                 )
         record = self.ledger.get(dataset, path)
         if os.path.lexists(target) and not (record is not None and record.is_ours):
@@ -139,7 +139,7 @@ class Cache:
 
     @contextmanager
     def download(self, dataset: str, path: str) -> Iterator[Partial]:
-        """Give a file to download an entry into; what is left unpublished is kept for the next try if it is worth it."""
+        """Give a file to download an entry into; what is not published is kept for the next try, if worth it."""
         workshop = self._parts.get().workshop
         with cache_errors(self.root):
             partial = workshop.claim(dataset, path)

@@ -14,7 +14,7 @@ SINGLE_FILES = 16
 
 
 def sync_files(files: Sequence[Path]) -> None:
-    """Return when the bytes of ``files``, all on one file system, are on the disk. Files that are gone are passed over."""
+    """Return when the bytes of ``files``, all on one file system, are on the disk; pass over files that are gone."""
     if len(files) > SINGLE_FILES and (sync_all := _syncfs()) is not None:
         _with_open(files[0].parent, sync_all)
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import http.cookiejar
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -261,14 +262,16 @@ def _innermost_reason(error: BaseException) -> str:
             break
         error = inner
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return _printable(text.rsplit(">: ", 1)[-1])
+    said = re.search(r"\[Errno -?\d+\] (.+?)\)?\Z", text)
+    return _printable(said[1] if said else text)
 
 
 def _error_from(answer: Answer, location: str | None) -> DsxError:
     """Build the error that an error answer stands for."""
     if location is not None and answer.status < 400:
         return HubError(
-            f"{answer._url} sends on to {_printable(location)}; the key is not sent there: if it is right, use it as base_url"
+            f"{answer._url} sends on to {_printable(location)}; the key is not sent there: "
+            "if that is the hub, use it as base_url"
         )
     problem = _read_problem(answer)
     row = PROBLEMS.get(str(problem.get("code")))

@@ -124,7 +124,7 @@ def describe(settings: Settings, listener: socket.socket) -> str:
         f"It serves {settings.dataset_path} with {count}{names}\n"
         "On the training device, with DSX_API_KEY set there too:\n\n"
         "    from dsx import DatasetHubClient\n"
-        f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # the key comes from DSX_API_KEY\n'
+        f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # key: from DSX_API_KEY\n'
         "    print(hub.list_datasets())\n"
     )
 

@@ -155,7 +155,7 @@ def _prepare_state_dir(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(
-            f"the state folder {folder} cannot be made ({error.strerror}); set DSX_STATE_DIR to a folder that can be written"
+            f"the state folder {folder} cannot be made ({error.strerror}); set DSX_STATE_DIR to one that can be written"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SettingsError(f"the state folder {folder} cannot be written; set DSX_STATE_DIR to a folder that can")

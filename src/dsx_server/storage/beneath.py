@@ -65,7 +65,7 @@ def resolve_beneath(root: str, path: str) -> str:
 
 
 def open_resolved(root: str, path: str) -> int:
-    """Open as `open_beneath` does, on a system without ``openat``: a swap between check and open is found afterwards."""
+    """Open as `open_beneath` does, on a system without ``openat``; a swap meanwhile is found afterwards."""
     real = os.path.join(root, *resolve_beneath(root, path).split("/"))  # noqa: PTH118 -- strings on the hot path
     if not stat.S_ISREG(os.stat(real, follow_symlinks=False).st_mode):
         raise _not_found(path)
@@ -99,9 +99,9 @@ def _open_folder(name: str, at: int) -> int:
         return os.open(name, _FOLDER, dir_fd=at)
     except OSError as error:
         # For a link Linux says ENOTDIR and macOS ELOOP; for a plain file both say ENOTDIR.
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
-                raise _LinkMetError from None
+        may_be_link = error.errno in (errno.ENOTDIR, errno.ELOOP)
+        if may_be_link and stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            raise _LinkMetError from None
         raise
 
 

@@ -7,7 +7,7 @@ _NO_DATASETS = {"lost+found", "$recycle.bin", "system volume information"}
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether one path segment names a leftover: ``.DS_Store``, ``._*``, ``Thumbs.db``, ``desktop.ini``, ``@eaDir``."""
+    """Tell whether a path segment is ``.DS_Store``, ``._*``, ``Thumbs.db``, ``desktop.ini`` or ``@eaDir``."""
     return name.startswith("._") or name.lower() in _JUNK_NAMES
 
 

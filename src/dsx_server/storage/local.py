@@ -252,7 +252,7 @@ def _entry_not_found(dataset: str, path: str) -> EntryNotFoundError:
 
 
 def _pread_by_seeking(descriptor: int, length: int, offset: int) -> bytes:
-    """Stand in for ``os.pread`` on Windows; an open entry belongs to one request, so nobody moves the offset between."""
+    """Stand in for ``os.pread`` on Windows; an open entry belongs to one request, so the offset is its own."""
     os.lseek(descriptor, offset, os.SEEK_SET)
     return os.read(descriptor, length)
 

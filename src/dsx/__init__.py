@@ -7,7 +7,7 @@
     hub = DatasetHubClient("http://192.168.1.5:8000", "my-key")
 """
 
-from dsx._version import __version__
+from dsx.protocol.version import __version__
 from dsx.client import DatasetHubClient
 from dsx.errors import (
     AccessDeniedError,

@@ -143,10 +143,10 @@ class Cache:
         workshop = self._parts.get().workshop
         with cache_errors(self.root):
             partial = workshop.claim(dataset, path)
-        try:
-            yield partial
-        finally:
-            with cache_errors(self.root):
+        with cache_errors(self.root):
+            try:
+                yield partial
+            finally:
                 workshop.release(partial, dataset, path)
 
     def publish(self, dataset: str, path: str, partial: Partial, record: Record) -> Path:

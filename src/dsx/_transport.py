@@ -22,7 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from dsx._process import PerProcess
-from dsx._version import __version__
+from dsx.protocol.version import __version__
 from dsx.config import HubAddress
 from dsx.errors import (
     PROBLEMS,

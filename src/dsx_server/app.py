@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 
-from dsx._version import __version__
+from dsx.protocol.version import __version__
 from dsx.protocol.models import ProblemDetail
 from dsx_server.auth import Keyring
 from dsx_server.front import Front

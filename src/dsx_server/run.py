@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 
 import uvicorn
 
-from dsx._version import __version__
+from dsx.protocol.version import __version__
 from dsx_server.app import create_app
 from dsx_server.settings import Settings, SettingsError
 from dsx_server.storage import LocalStorage

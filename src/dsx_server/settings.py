@@ -76,7 +76,7 @@ class Settings:
             SettingsError: A variable is missing or cannot work.
         """
         found = [folder / ".env" for folder in env_folders if (folder / ".env").is_file()]
-        values = {name: value for name, value in (dotenv_values(found[0]) if found else {}).items() if value}
+        values = _read_env_file(found[0]) if found else {}
         values |= {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         settings = cls(
             api_key=_required(values, "DSX_API_KEY", "the key that clients will send"),
@@ -111,7 +111,15 @@ def check_outside(served: Path, path: Path, *, variable: str, what: str) -> None
         )
 
 
-def _required(values: Mapping[str, str | None], name: str, what: str) -> str:
+def _read_env_file(file: Path) -> dict[str, str]:
+    try:
+        # utf-8-sig: editors on Windows put a byte order mark before the first name.
+        return {name: value for name, value in dotenv_values(file, encoding="utf-8-sig").items() if value}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read ({error}); mend it, or remove it and set the variables") from error
+
+
+def _required(values: Mapping[str, str], name: str, what: str) -> str:
     value = values.get(name)
     if not value:
         raise SettingsError(f"{name} is not set; set it to {what}, in the environment or in a .env file")

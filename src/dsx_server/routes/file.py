@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from dsx.errors import ConflictError, InvalidPathError
 from dsx.protocol.digests import is_sha256_wanted
 from dsx.protocol.paths import shown
+from dsx_server.auth import Principal
 from dsx_server.problems import ProblemError, raise_no_route
 from dsx_server.routes.access import reading
 from dsx_server.routes.conditions import Verdict, decide
@@ -52,10 +53,8 @@ class FileRoute:
         if scope["method"] not in ("GET", "HEAD"):
             raise ProblemError("method_not_allowed", "/file takes GET and HEAD", {"Allow": "GET, HEAD"})
         target = parse_target(scope["raw_path"])
-        loop = asyncio.get_running_loop()
-        with reading(target.dataset, scope["dsx.principal"], self._storage):
-            headers = _join_headers(scope["headers"])
-            answer = await loop.run_in_executor(self._threads, self._prepare, scope["method"], target, headers)
+        request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"])
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             if answer.rest is None:
@@ -66,56 +65,52 @@ class FileRoute:
             if answer.rest is not None:
                 answer.rest.entry.close()
 
-    def _prepare(self, method: str, target: _Target, headers: Mapping[str, str]) -> _Answer:
+    def _prepare(self, request: _Request) -> _Answer:
         """Open, judge, and read what is short; blocks, so it runs in a thread."""
-        for _ in range(READ_ATTEMPTS):
-            entry = self._storage.open(target.dataset, target.path)
-            keep = False
-            try:
-                answer = self._read(method, target, headers, entry)
-                keep = answer.rest is not None
-                if entry.is_unchanged():
-                    return answer
-            finally:
-                if not keep:
-                    entry.close()
-            if answer.rest is not None:
-                entry.close()
+        target = request.target
+        with reading(target.dataset, request.principal, self._storage):
+            for _ in range(READ_ATTEMPTS):
+                entry = self._storage.open(target.dataset, target.path)
+                answer = None
+                try:
+                    answer = self._read(request, entry)
+                    if entry.is_unchanged():
+                        return answer
+                    answer = None
+                finally:
+                    if answer is None or answer.rest is None:
+                        entry.close()
         raise ConflictError(f"{shown(target.path)} is being written on the hub; try again when it is at rest")
 
-    def _read(self, method: str, target: _Target, headers: Mapping[str, str], entry: OpenEntry) -> _Answer:
+    def _read(self, request: _Request, entry: OpenEntry) -> _Answer:
         identity = entry.identity
-        verdict = decide(method, headers, validators_of(identity), identity.size)
-        _refuse(verdict, target, entry)
+        verdict = decide(request.method, request.headers, validators_of(identity), identity.size)
+        _refuse(verdict, request.target, entry)
         if verdict.status == 304:
             return _Answer(304, [(b"etag", identity.etag.encode())])
-        length = verdict.stop - verdict.start
-        is_short = length <= WHOLE_BYTES
-        body = entry.read(verdict.start, verdict.stop) if method == "GET" and is_short else b""
-        is_whole = method == "GET" and verdict.status == 200
-        digest = self._find_digest(target, entry, body if is_whole and is_short else None, headers, method)
-        answer_headers = entry_headers(target.path, entry, verdict, read_head(entry, verdict, body), digest)
-        if method == "HEAD" or is_short:
-            return _Answer(verdict.status, answer_headers, body)
-        wants = is_sha256_wanted(headers.get("want-repr-digest", ""))
-        rest = _Rest(entry, target, verdict.start, verdict.stop, hash_it=wants and is_whole and digest is None)
-        return _Answer(verdict.status, answer_headers, b"", rest)
+        is_short = verdict.stop - verdict.start <= WHOLE_BYTES
+        is_whole_get = request.method == "GET" and verdict.status == 200
+        body = entry.read(verdict.start, verdict.stop) if request.method == "GET" and is_short else b""
+        digest = self._find_digest(request, entry, body if is_whole_get and is_short else None)
+        headers = entry_headers(request.target.path, entry, verdict, read_head(entry, verdict, body), digest)
+        if request.method == "HEAD" or is_short:
+            return _Answer(verdict.status, headers, body)
+        hash_it = request.wants_digest and is_whole_get and digest is None
+        return _Answer(verdict.status, headers, rest=_Rest(entry, request.target, verdict.start, verdict.stop, hash_it))
 
-    def _find_digest(
-        self, target: _Target, entry: OpenEntry, whole: bytes | None, headers: Mapping[str, str], method: str
-    ) -> str | None:
+    def _find_digest(self, request: _Request, entry: OpenEntry, whole: bytes | None) -> str | None:
         """Return the entry's digest if it is known, or wanted and cheap; a HEAD that wants it pays for the reading."""
-        known = self._digests.get(target, entry.identity.etag)
-        if known is not None or not is_sha256_wanted(headers.get("want-repr-digest", "")):
+        known = self._digests.get(request.target, entry.identity.etag)
+        if known is not None or not request.wants_digest:
             return known
         if whole is not None:
             digest = hashlib.sha256(whole).hexdigest()
-        elif method == "HEAD":
+        elif request.method == "HEAD":
             digest = _hash_entry(entry)
         else:
             return None
         if entry.is_unchanged():
-            self._digests.put(target, entry.identity.etag, digest)
+            self._digests.put(request.target, entry.identity.etag, digest)
         return digest
 
     async def _send_blocks(self, rest: _Rest, receive: Receive, send: Send) -> None:
@@ -143,6 +138,19 @@ class _Target(NamedTuple):
 
     dataset: str
     path: str
+
+
+class _Request(NamedTuple):
+    """What a request for an entry says."""
+
+    method: str
+    target: _Target
+    headers: Mapping[str, str]
+    principal: Principal
+
+    @property
+    def wants_digest(self) -> bool:
+        return is_sha256_wanted(self.headers.get("want-repr-digest", ""))
 
 
 class _Rest(NamedTuple):

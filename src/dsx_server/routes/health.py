@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from dsx._version import __version__
+from dsx.protocol.version import __version__
 from dsx.protocol.models import Health
 
 router = APIRouter()

@@ -51,6 +51,7 @@ class HubProcess:
             raise RuntimeError("the hub did not start: " + "".join(self.lines))
         found = re.search(r"listens on http://\S+:(\d+)", "".join(self.lines))
         if found is None:
+            self.kill()
             raise RuntimeError("the hub did not start: " + "".join(self.lines))
         self.port = int(found[1])
         self.env["DSX_PORT"] = str(self.port)

@@ -7,7 +7,6 @@
     hub = DatasetHubClient("http://192.168.1.5:8000", "my-key")
 """
 
-from dsx.protocol.version import __version__
 from dsx.client import DatasetHubClient
 from dsx.errors import (
     AccessDeniedError,
@@ -30,6 +29,7 @@ from dsx.errors import (
     RangeError,
     UnreadableError,
 )
+from dsx.protocol.version import __version__
 
 __all__ = [
     "AccessDeniedError",

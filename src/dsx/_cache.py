@@ -37,7 +37,8 @@ from dsx._manifest_files import MANIFEST_SUFFIX, list_named_files, read_rows_fil
 from dsx._partials import Partial, Workshop
 from dsx._process import PerProcess
 from dsx.errors import CacheError, DsxError, InvalidPathError
-from dsx.protocol.paths import check_dataset, check_local, check_path, shown
+from dsx.protocol.paths import check_dataset, check_local, check_path
+from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
 

@@ -18,7 +18,7 @@ from dsx._transport import Transport
 from dsx.errors import AccessDeniedError, DownloadError, DsxError, HubUnreachableError
 from dsx.manifest import Entry, Manifest
 from dsx.protocol.digests import HEAD_BYTES, head_hash, parse_repr_digest
-from dsx.protocol.paths import shown
+from dsx.protocol.text import shown
 
 PARALLEL_DOWNLOADS = 8
 FAILURES_NAMED = 1000

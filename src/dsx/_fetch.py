@@ -17,7 +17,8 @@ from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
 from dsx._transport import READ_TIMEOUT_S, Answer, Transport, quote_path
 from dsx.errors import ConflictError, DsxError, HubUnreachableError, IntegrityError
 from dsx.protocol.digests import HEAD_BYTES, WANT_SHA256, head_hash, parse_repr_digest
-from dsx.protocol.paths import check_dataset, check_path, shown
+from dsx.protocol.paths import check_dataset, check_path
+from dsx.protocol.text import shown
 
 HASHING_BYTES_PER_S = 20e6
 """Slowest disk of a hub that a digest is waited for."""

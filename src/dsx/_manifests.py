@@ -10,7 +10,8 @@ from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import LARGE_BODY_BYTES, Body, Transport, quote_path
 from dsx.errors import HubTimeoutError, HubUnreachableError
 from dsx.manifest import Manifest, parse_columns
-from dsx.protocol.paths import check_dataset, shown
+from dsx.protocol.paths import check_dataset
+from dsx.protocol.text import shown
 
 SCAN_TIMEOUT_S = 120.0
 """Longest wait, in s, for a hub that scans a dataset before it answers."""

@@ -22,7 +22,6 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from dsx._process import PerProcess
-from dsx.protocol.version import __version__
 from dsx.config import HubAddress
 from dsx.errors import (
     PROBLEMS,
@@ -38,6 +37,8 @@ from dsx.errors import (
     NotFoundError,
     RangeError,
 )
+from dsx.protocol.text import printable
+from dsx.protocol.version import __version__
 
 CONNECT_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 30.0
@@ -263,26 +264,26 @@ def _innermost_reason(error: BaseException) -> str:
         error = inner
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     said = re.search(r"\[Errno -?\d+\] (.+?)\)?\Z", text)
-    return _printable(said[1] if said else text)
+    return printable(said[1] if said else text)
 
 
 def _error_from(answer: Answer, location: str | None) -> DsxError:
     """Build the error that an error answer stands for."""
     if location is not None and answer.status < 400:
         return HubError(
-            f"{answer._url} sends on to {_printable(location)}; the key is not sent there: "
+            f"{answer._url} sends on to {printable(location)}; the key is not sent there: "
             "if that is the hub, use it as base_url"
         )
     problem = _read_problem(answer)
     row = PROBLEMS.get(str(problem.get("code")))
     kind = row.error if row else _BY_STATUS.get(answer.status, HubError)
     detail = problem.get("detail")
-    text = _printable(detail) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
+    text = printable(detail[:2000]) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
     if kind is AccessDeniedError:
         text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
     error = kind(text)
     error.retry_after_s = _parse_retry_after(answer.headers.get("Retry-After"))
-    error.request_id = _printable(answer.headers.get("X-Request-Id", "")) or None
+    error.request_id = printable(answer.headers.get("X-Request-Id", "")) or None
     return error
 
 
@@ -304,11 +305,6 @@ def _parse_retry_after(value: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
-
-
-def _printable(text: str) -> str:
-    """Keep what a hub says from doing anything to a terminal or a log."""
-    return "".join(c if c.isprintable() else "?" for c in text[:2000])
 
 
 def _make_session(api_key: str) -> requests.Session:

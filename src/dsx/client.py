@@ -19,7 +19,7 @@ from dsx._transport import Transport
 from dsx.config import resolve_address
 from dsx.errors import CacheDisabledError, EntryNotFoundError, HubError, InvalidRequestError
 from dsx.protocol.models import DatasetName
-from dsx.protocol.paths import shown
+from dsx.protocol.text import shown
 
 DATASETS_TIMEOUT_S = 10.0
 DATASETS_BYTES = 64 * 1024**2

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from dsx.errors import IntegrityError
 from dsx.protocol.digests import compute_revision
 from dsx.protocol.models import ManifestColumns, ManifestEntry
-from dsx.protocol.paths import shown
+from dsx.protocol.text import shown
 
 
 class Entry(NamedTuple):

@@ -11,15 +11,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 
-from dsx.protocol.version import __version__
 from dsx.protocol.models import ProblemDetail
+from dsx.protocol.version import __version__
 from dsx_server.auth import Keyring
 from dsx_server.front import Front
 from dsx_server.index import Index
 from dsx_server.problems import install_handlers
 from dsx_server.routes import datasets, health, manifest
 from dsx_server.routes.file import FileRoute
-from dsx_server.routes.openapi import FILE_PATH
+from dsx_server.routes.openapi import FILE_PATH, PROBLEM_RESPONSES
 from dsx_server.settings import Settings
 from dsx_server.storage import LocalStorage, Storage
 
@@ -40,22 +40,26 @@ def create_app(settings: Settings, storage: Storage | None = None) -> Front:
     index = Index(settings.index_dir, storage)
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="dsx-read")
 
+    def close() -> None:
+        threads.shutdown(wait=False, cancel_futures=True)
+        index.close()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        threads.shutdown(wait=False, cancel_futures=True)
-        index.close()
+        close()
 
     app = FastAPIOffline(
         title="DSX Hub", version=__version__, description=_DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
     app.state.storage = storage
     app.state.index = index
-    for module in (health, datasets, manifest):
-        app.include_router(module.router)
+    app.include_router(health.router, tags=["hub"])
+    for module in (datasets, manifest):
+        app.include_router(module.router, tags=["datasets"], responses=PROBLEM_RESPONSES)
     install_handlers(app)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # -- FastAPI's documented way to extend it
-    return Front(app, {"file": FileRoute(storage, threads)}, Keyring(settings.api_key))
+    return Front(app, {"file": FileRoute(storage, threads)}, Keyring(settings.api_key), close)
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

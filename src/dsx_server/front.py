@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,11 +27,7 @@ access_log = logging.getLogger("dsx.access")
 PUBLIC_PATHS = frozenset({"/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 PUBLIC_PREFIX = "/static-offline-docs/"
 
-_UNAUTHORIZED = ProblemError(
-    "unauthorized",
-    "this hub needs its API key: send it as 'Authorization: Bearer <key>'; it must equal the hub's DSX_API_KEY",
-    {"WWW-Authenticate": "Bearer"},
-)
+_KEY_NEEDED = "this hub needs its API key: send 'Authorization: Bearer <key>'; it must equal the hub's DSX_API_KEY"
 
 
 class Front:
@@ -41,12 +37,16 @@ class Front:
         app: FastAPI with all other routes.
         data_routes: First path segment of each data route, with its ASGI application.
         keyring: The keys that open the door.
+        close: Lets go of what the routes hold open; may be called twice.
     """
 
-    def __init__(self, app: ASGIApp, data_routes: Mapping[str, ASGIApp], keyring: Keyring) -> None:
+    def __init__(
+        self, app: ASGIApp, data_routes: Mapping[str, ASGIApp], keyring: Keyring, close: Callable[[], None]
+    ) -> None:
         self._app = app
         self._data_routes = dict(data_routes)
         self._keyring = keyring
+        self.close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +68,7 @@ class Front:
         if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_PREFIX):
             principal = self._keyring.authenticate(scope["headers"])
             if principal is None:
-                raise _UNAUTHORIZED
+                raise ProblemError("unauthorized", _KEY_NEEDED, {"WWW-Authenticate": "Bearer"})
             scope["dsx.principal"] = principal
         app = self._data_routes.get(path.split("/", 2)[1]) if path.count("/") >= 2 else None
         if app is None:

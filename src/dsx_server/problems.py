@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from dsx.errors import PROBLEMS, DsxError
 from dsx.protocol.models import PROBLEM_TYPE, ProblemDetail
-from dsx.protocol.paths import shown
+from dsx.protocol.text import shown
 
 _CODES = {problem.error: code for code, problem in reversed(PROBLEMS.items())}
 
@@ -58,7 +58,9 @@ def install_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def answer_http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            return _response(request, "method_not_allowed", _not_allowed(request), dict(error.headers or {}))
+            allowed = dict(error.headers or {}).get("Allow", "GET")
+            headers = {"Allow": f"{allowed}, HEAD" if "HEAD" not in allowed else allowed}
+            return _response(request, "method_not_allowed", _not_allowed(request), headers)
         if error.status_code == 404:
             return _response(request, "route_not_found", no_route(request.url.path), {})
         raise error

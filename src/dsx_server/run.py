@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import socket
 import sys
 import threading
+from contextlib import closing
 from types import FrameType, TracebackType
 
 import uvicorn
 
+from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
 from dsx_server.app import create_app
+from dsx_server.front import Front
 from dsx_server.settings import Settings, SettingsError
 from dsx_server.storage import LocalStorage
 
@@ -32,7 +36,8 @@ def serve(settings: Settings) -> int:
     """
     configure_logging(settings)
     listener = bind(settings)
-    server = _make_server(settings)
+    app = create_app(settings)
+    server = _make_server(app)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
@@ -41,8 +46,11 @@ def serve(settings: Settings) -> int:
     # the end of the process a normal one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that this terminal cannot show
     print(describe(settings, listener), flush=True)  # noqa: T201 -- the greeting
-    server.run(sockets=[listener])
+    with closing(app):
+        server.run(sockets=[listener])
     logging.getLogger("dsx.hub").info("the hub has stopped")
     return 0 if server.started else 1
 
@@ -57,11 +65,14 @@ class BackgroundHub:
     def __init__(self, settings: Settings) -> None:
         listener = bind(settings)
         self.url = f"http://{_own_address(listener, for_others=False)}"
-        self._server = _make_server(settings)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name="dsx-hub", daemon=True
-        )
+        self._app = create_app(settings)
+        self._server = _make_server(self._app)
+        self._thread = threading.Thread(target=self._run, args=[listener], name="dsx-hub", daemon=True)
         self._thread.start()
+
+    def _run(self, listener: socket.socket) -> None:
+        with closing(self._app):
+            self._server.run(sockets=[listener])
 
     def stop(self) -> None:
         """Finish what is being sent, then end the hub; may be called twice."""
@@ -94,7 +105,7 @@ def bind(settings: Settings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise SettingsError(
             f"DSX_HOST is {settings.host!r}, which is no address of this machine; try 0.0.0.0"
         ) from error
@@ -117,11 +128,11 @@ def describe(settings: Settings, listener: socket.socket) -> str:
     """Word the greeting: where the hub listens, what it found, and what to paste on the training device."""
     datasets = LocalStorage(settings.dataset_path).list_datasets()
     count = f"{len(datasets)} dataset{'' if len(datasets) == 1 else 's'}"
-    names = f": {', '.join(datasets[:10])}{', ...' if len(datasets) > 10 else ''}" if datasets else ""
+    names = f": {printable(', '.join(datasets[:10]))}{', ...' if len(datasets) > 10 else ''}" if datasets else ""
     host, port = listener.getsockname()[:2]
     return (
         f"DSX Hub {__version__} listens on http://{_bracketed(host)}:{port}\n"
-        f"It serves {settings.dataset_path} with {count}{names}\n"
+        f"It serves {printable(str(settings.dataset_path))} with {count}{names}\n"
         "On the training device, with DSX_API_KEY set there too:\n\n"
         "    from dsx import DatasetHubClient\n"
         f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # key: from DSX_API_KEY\n'
@@ -139,15 +150,15 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-def _make_server(settings: Settings) -> uvicorn.Server:
+def _make_server(app: Front) -> uvicorn.Server:
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         ws="none",
-        lifespan="on",
+        lifespan="off",  # serve() and BackgroundHub close the app themselves, also after a second Ctrl-C
         timeout_graceful_shutdown=STOP_AFTER_S,
     )
     return uvicorn.Server(config)

@@ -80,12 +80,12 @@ class Settings:
         values |= {name: value for name, value in (os.environ if environ is None else environ).items() if value}
         settings = cls(
             api_key=_required(values, "DSX_API_KEY", "the key that clients will send"),
-            dataset_path=Path(
-                _required(values, "DSX_DATASET_PATH", "the folder that holds your datasets")
-            ).expanduser(),
+            dataset_path=_expand(
+                _required(values, "DSX_DATASET_PATH", "the folder of your datasets"), variable="DSX_DATASET_PATH"
+            ),
             host=values.get("DSX_HOST", cls.host),
             port=_parse_port(values.get("DSX_PORT", str(cls.port))),
-            state_dir=Path(values["DSX_STATE_DIR"]).expanduser() if "DSX_STATE_DIR" in values else None,
+            state_dir=_expand(values["DSX_STATE_DIR"], variable="DSX_STATE_DIR") if "DSX_STATE_DIR" in values else None,
             log_level=values.get("DSX_LOG_LEVEL", cls.log_level).lower(),
         )
         for file in found:
@@ -104,11 +104,14 @@ def check_outside(served: Path, path: Path, *, variable: str, what: str) -> None
     Raises:
         SettingsError: It lies inside; the message names ``variable`` as the one to change.
     """
-    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(served)):
-        raise SettingsError(
-            f"{what} {path} lies inside the served folder {served}, where clients could read it; "
-            f"move it out or change {variable}"
-        )
+    real = Path(os.path.realpath(path))
+    # A dataset may be a link: its folder is served wherever it lies.
+    for root in (served, *(item for item in served.iterdir() if item.is_symlink())):
+        if real.is_relative_to(os.path.realpath(root)):
+            raise SettingsError(
+                f"{what} {path} lies inside the served folder {root}, where clients could read it; "
+                f"move it out or change {variable}"
+            )
 
 
 def _read_env_file(file: Path) -> dict[str, str]:
@@ -124,6 +127,13 @@ def _required(values: Mapping[str, str], name: str, what: str) -> str:
     if not value:
         raise SettingsError(f"{name} is not set; set it to {what}, in the environment or in a .env file")
     return value
+
+
+def _expand(path: str, *, variable: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{variable} is {path!r}: {error}; write the whole path") from error
 
 
 def _parse_port(text: str) -> int:

@@ -14,7 +14,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 
 # From the floor up; a module may import from lower tiers only. A new module finds its place here first.
 DSX_TIERS = [
-    {"dsx.errors", "dsx.protocol.version"},
+    {"dsx.errors", "dsx.protocol.version", "dsx.protocol.text"},
     {"dsx.protocol", "dsx.protocol.paths", "dsx.protocol.digests"},
     {"dsx.protocol.models"},
     {"dsx.config", "dsx.manifest", "dsx._process", "dsx._retry", "dsx._durable", "dsx._progress"},

@@ -10,7 +10,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from dsx.protocol.paths import check_dataset, check_path, shown
+from dsx.protocol.paths import check_dataset, check_path
+from dsx.protocol.text import shown
 
 EntryPath = Annotated[str, AfterValidator(check_path)]
 DatasetName = Annotated[str, AfterValidator(check_dataset)]

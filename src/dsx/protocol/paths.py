@@ -11,17 +11,18 @@ import re
 import unicodedata
 
 from dsx.errors import InvalidPathError
+from dsx.protocol.text import shown
 
 MAX_PATH_BYTES = 4096
 """Longest path admitted, in bytes of UTF-8 (Linux's PATH_MAX)."""
-
-_SHOWN_CHARS = 200
 
 # NUL, backslash (a separator on Windows), lone surrogates (not UTF-8), and the segments "", "." and "..".
 _NOT_ADMITTED = re.compile(r"[\x00\\\ud800-\udfff]|(?:\A|/)\.{0,2}(?=/|\Z)")
 
 _WINDOWS_CHARS = re.compile(r'[<>:"|?*\x01-\x1f]|[. ](?=/|\Z)')
-_WINDOWS_DEVICES = re.compile(r"(?:\A|/)(?:CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³])(?=[./]|\Z)", re.IGNORECASE)
+_WINDOWS_DEVICES = re.compile(
+    r"(?:\A|/)(?:CON|PRN|AUX|NUL|COM[0-9¹²³]|LPT[0-9¹²³]|CONIN\$|CONOUT\$) *(?=[./]|\Z)", re.IGNORECASE
+)
 
 
 def check_path(path: str) -> str:
@@ -86,9 +87,3 @@ def check_local(path: str, *, windows: bool) -> str:
 def fold_path(path: str) -> str:
     """Reduce ``path`` to what file systems that ignore case or Unicode form (macOS, Windows) tell apart."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
-
-
-def shown(text: object) -> str:
-    """Quote any text for a message: control characters escaped, long ones cut."""
-    whole = repr(text)
-    return whole if len(whole) <= _SHOWN_CHARS else f"{whole[:_SHOWN_CHARS]}..."

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 
+from dsx.errors import DatasetNotFoundError
+from dsx.protocol.paths import check_dataset
+from dsx.protocol.text import shown
 from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows
 from dsx_server.index.scan import scan_dataset
 from dsx_server.index.schema import open_index
@@ -27,7 +29,7 @@ class Index:
         self._storage = storage
         self._db = open_index(state_dir)
         self._db_lock = threading.Lock()
-        self._scans: defaultdict[str, _ScanTurn] = defaultdict(_ScanTurn)
+        self._turns: dict[str, _ScanTurn] = {}
 
     def refresh(self, dataset: str) -> RevisionInfo:
         """Scan ``dataset``, publish a revision when it changed, and return the newest.
@@ -41,14 +43,14 @@ class Index:
     def load(self, dataset: str) -> tuple[RevisionInfo, list[Row]]:
         """Scan as `refresh` does, and return the newest revision with its rows, sorted by path."""
         asked = time.monotonic()
-        turn = self._scans[dataset]
+        turn = self._turn(dataset)
         with turn.lock:
             if turn.began <= asked:
                 turn.began = time.monotonic()
                 try:
                     self._scan(dataset)
                 except BaseException:
-                    self._scans.pop(dataset, None)
+                    turn.began = 0.0  # whoever waits for this scan makes one himself
                     raise
             with self._db_lock:
                 info = read_info(self._db, dataset)
@@ -60,6 +62,14 @@ class Index:
         """Close the index file."""
         with self._db_lock:
             self._db.close()
+
+    def _turn(self, dataset: str) -> _ScanTurn:
+        """Return the turn-taking of one dataset; there is one for datasets that exist only."""
+        turn = self._turns.get(dataset)
+        if turn is None and dataset not in self._storage.list_datasets():
+            check_dataset(dataset)
+            raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub")
+        return turn or self._turns.setdefault(dataset, _ScanTurn())
 
     def _scan(self, dataset: str) -> None:
         began = time.monotonic()

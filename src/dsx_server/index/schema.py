@@ -13,20 +13,25 @@ was read: a later write may have left equal times, so it is read again at the ne
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from pathlib import Path
+
+from dsx_server.settings import SettingsError
+
+log = logging.getLogger("dsx.index")
 
 FILE_NAME = "index.sqlite"
 USER_VERSION = 1
 
 _TABLES = """
-CREATE TABLE datasets (
+CREATE TABLE IF NOT EXISTS datasets (
     id         INTEGER PRIMARY KEY,
     name       TEXT    NOT NULL UNIQUE,
     scanned_ns INTEGER NOT NULL DEFAULT 0,
     left_out   TEXT    NOT NULL DEFAULT '{}'
 ) STRICT;
-CREATE TABLE revisions (
+CREATE TABLE IF NOT EXISTS revisions (
     dataset    INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
     number     INTEGER NOT NULL,
     id         TEXT    NOT NULL,
@@ -35,7 +40,7 @@ CREATE TABLE revisions (
     bytes      INTEGER NOT NULL,
     PRIMARY KEY (dataset, number)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE entries (
+CREATE TABLE IF NOT EXISTS entries (
     dataset   INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
     path      TEXT    NOT NULL,
     born      INTEGER NOT NULL,
@@ -54,12 +59,40 @@ CREATE TABLE entries (
 def open_index(folder: Path) -> sqlite3.Connection:
     """Open the index in ``folder``, making it when there is none.
 
-    The connection commits only where the code says so, and may be used from any thread, by one at a time.
+    The connection commits only where the code says so, and may be used by one thread at a time. A damaged index
+    is set aside and made anew: it holds nothing that a scan does not find again.
+
+    Raises:
+        SettingsError: The folder cannot hold an index: it is full, read-only, or on a disk that does not allow it.
     """
-    connection = sqlite3.connect(folder / FILE_NAME, isolation_level=None, check_same_thread=False, timeout=30)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
-    connection.execute("PRAGMA foreign_keys = ON")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {USER_VERSION}; COMMIT;")
+    file = folder / FILE_NAME
+    try:
+        try:
+            return _open(file)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            aside = file.with_name(f"{FILE_NAME}.damaged")
+            log.warning("the index %s is damaged (%s); it was moved to %s and is made anew", file, error, aside.name)
+            file.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                file.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
+            return _open(file)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingsError(
+            f"the index {file} cannot be used ({error}); set DSX_STATE_DIR to a writable folder on a local disk"
+        ) from error
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=30)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
+        connection.execute("PRAGMA foreign_keys = ON")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {USER_VERSION}; COMMIT;")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection

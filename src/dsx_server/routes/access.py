@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
 from dsx.errors import DatasetNotFoundError
-from dsx.protocol.paths import shown
+from dsx.protocol.text import shown
 from dsx_server.auth import Principal
 from dsx_server.index import Index
 from dsx_server.storage import Storage

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.IGNORECASE | re.ASCII)
-_TAG = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
-_BEYOND = 2**63
+_TAG = re.compile(r'[ \t,]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,[ \t,]*|\Z)')  # empty members are allowed
 
 
 class Validators(NamedTuple):
@@ -22,12 +22,10 @@ class Validators(NamedTuple):
     Attributes:
         etag: Strong entity tag, with quotes.
         modified_s: Last modification, in whole seconds since 1970.
-        is_date_strong: Whether the date alone tells two contents apart; no, where the inode changed after it.
     """
 
     etag: str
     modified_s: int
-    is_date_strong: bool
 
 
 class Verdict(NamedTuple):
@@ -74,17 +72,19 @@ def parse_range(value: str, size: int) -> tuple[int, int] | None:
     match = _RANGE.fullmatch(value)
     if match is None or match.group(1, 2) == ("", ""):
         return None
-    first, last = (_parse_position(digits) for digits in match.group(1, 2))
-    if first is None:
-        length = last or 0
-        if size == 0 and length:
+    # Numbers of any length: compared as digits, and only then made numbers no larger than they need to be.
+    first, last = (digits and (digits.lstrip("0") or "0") for digits in match.group(1, 2))
+    if not first:
+        length = _bounded(last, size)
+        if size == 0 and last != "0":
             return None  # all of nothing: a 206 could not say so
-        return (max(0, size - length), size) if length else (0, 0)
-    if last is not None and last < first:
+        return (size - length, size) if length else (0, 0)
+    if last and (len(last), last) < (len(first), first):
         return None
-    if first >= size:
+    start = _bounded(first, size)
+    if start == size:
         return 0, 0
-    return first, size if last is None else min(last + 1, size)
+    return start, _bounded(last, size - 1) + 1 if last else size
 
 
 def parse_tags(value: str) -> list[str] | None:
@@ -122,23 +122,24 @@ def _is_not_modified(headers: Mapping[str, str], validators: Validators) -> bool
 
 
 def _if_range_holds(value: str | None, validators: Validators) -> bool:
-    """A range is served only of the content that the client has the rest of; in doubt the whole is sent."""
-    if value is None:
-        return True
-    if '"' in value:
-        return value.strip() == validators.etag
-    return validators.is_date_strong and _parse_date(value) == validators.modified_s
+    """A range is served only of the content that the client has the rest of; in doubt the whole is sent.
+
+    A date never proves that: the hub cannot know that the entry did not change twice in that second (RFC 9110, sections
+    13.1.5 and 8.8.2.2).
+    """
+    return value is None or value.strip() == validators.etag
 
 
-def _parse_position(digits: str) -> int | None:
-    if not digits:
-        return None
-    digits = digits.lstrip("0") or "0"
-    return int(digits) if len(digits) <= 19 else _BEYOND
+def _bounded(digits: str, limit: int) -> int:
+    """Return the smaller of a number, of however many digits, and ``limit``."""
+    return limit if len(digits) > len(str(limit)) else min(int(digits), limit)
 
 
 def _parse_date(value: str | None) -> int | None:
     try:
-        return None if value is None else int(parsedate_to_datetime(value).timestamp())
+        if value is None:
+            return None
+        moment = parsedate_to_datetime(value)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError, TypeError):
         return None

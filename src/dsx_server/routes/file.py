@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from dsx.errors import ConflictError, InvalidPathError
 from dsx.protocol.digests import is_sha256_wanted
-from dsx.protocol.paths import shown
+from dsx.protocol.text import shown
 from dsx_server.auth import Principal
 from dsx_server.problems import ProblemError, raise_no_route
 from dsx_server.routes.access import reading

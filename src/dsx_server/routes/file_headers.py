@@ -22,7 +22,6 @@ def validators_of(identity: Identity) -> Validators:
     return Validators(
         etag=identity.etag,
         modified_s=max(0, min(modified_s, int(time.time()), _LAST_DATE_S)),
-        is_date_strong=identity.ctime_ns // 10**9 == modified_s,
     )
 
 
@@ -39,7 +38,8 @@ def entry_headers(
 ) -> list[tuple[bytes, bytes]]:
     """Return the headers of a 200 or 206, in the form that ASGI wants."""
     validators = validators_of(entry.identity)
-    kind, encoding = _TYPES.guess_type(path, strict=False)
+    # "./" keeps a name like "data:text/html,a.png" from being read as a URL, whose type could be anything.
+    kind, encoding = _TYPES.guess_type("./" + path.rsplit("/", 1)[-1], strict=False)
     headers = {
         # A .gz is served as it lies there: its compression is its content, not an encoding of the transfer.
         "content-type": "application/octet-stream" if encoding or kind is None else kind,

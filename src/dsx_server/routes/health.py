@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from dsx.protocol.version import __version__
 from dsx.protocol.models import Health
+from dsx.protocol.version import __version__
 
 router = APIRouter()
 

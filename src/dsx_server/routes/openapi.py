@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the data routes, which FastAPI does not know."""
+"""What the OpenAPI document says that FastAPI does not know: the data routes, and the one shape of errors."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ _PARAMETERS = [
 ]
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetail"}}}
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A name that cannot be right.", "content": _PROBLEM},
+    401: {"description": "No key, or a wrong one.", "content": _PROBLEM},
+    404: {"description": "No such dataset.", "content": _PROBLEM},
+    422: {"description": "A parameter that cannot be right.", "content": _PROBLEM},
+    500: {"description": "A folder is there and could not be read.", "content": _PROBLEM},
+}
 _BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -34,6 +42,7 @@ def _operation(method: str, summary: str, extra: list[dict[str, Any]], responses
     return {
         "summary": summary,
         "operationId": f"{method}_file",
+        "tags": ["files"],
         "security": [{"ApiKey": []}],
         "parameters": _PARAMETERS + extra,
         "responses": responses

@@ -70,9 +70,14 @@ def open_resolved(root: str, path: str) -> int:
     if not stat.S_ISREG(os.stat(real, follow_symlinks=False).st_mode):
         raise _not_found(path)
     descriptor = os.open(real, _LEAF_NOFOLLOW)
-    if resolve_beneath(root, path) != resolve_beneath(root, os.path.relpath(real, root).replace(os.sep, "/")):
+    try:
+        # What the path leads to now, without links, must be what was opened: whoever swapped it back is found too.
+        again = os.path.join(root, *resolve_beneath(root, path).split("/"))  # noqa: PTH118 -- strings on the hot path
+        if not os.path.samestat(os.fstat(descriptor), os.stat(again, follow_symlinks=False)):
+            raise _not_found(path)
+    except BaseException:
         os.close(descriptor)
-        raise _not_found(path)
+        raise
     return _checked(descriptor, path)
 
 

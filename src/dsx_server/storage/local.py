@@ -20,7 +20,8 @@ from dsx.errors import (
     InvalidPathError,
     UnreadableError,
 )
-from dsx.protocol.paths import check_dataset, check_path, shown
+from dsx.protocol.paths import check_dataset, check_path
+from dsx.protocol.text import shown
 from dsx_server.storage.base import Found, Identity
 from dsx_server.storage.beneath import open_beneath, resolve_beneath
 from dsx_server.storage.junk import is_dataset_name, is_junk
@@ -30,7 +31,7 @@ SETTLE_NS = 20_000_000
 
 Two writes within one tick of the kernel's clock leave equal times; a tick is at most 10 ms (CONFIG_HZ=100)."""
 
-MAX_NESTED_LINKS = 4
+MAX_NESTED_LINKS = 3
 """How many links to folders one path of a walk may go through; ten folders that link to one another have 10! paths."""
 
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -104,14 +105,8 @@ class LocalStorage:
                             yield found
                         elif found is not None:
                             pending.append(found)
-            except PermissionError:
-                left_out["unreadable"] += 1
-            except FileNotFoundError:
-                if folder.path == "":
-                    raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub any more") from None
             except OSError as error:
-                where = f"{dataset}/{folder.path}".rstrip("/")
-                raise UnreadableError(f"folder {shown(where)} cannot be read on the hub: {error.strerror}") from error
+                _pass_over(error, dataset, folder, left_out)
 
     def open(self, dataset: str, path: str) -> LocalEntry:
         """Open one entry; see `Storage.open`."""
@@ -141,10 +136,11 @@ class LocalStorage:
                 real = os.path.realpath(os.path.join(self._served, dataset), strict=True)  # noqa: PTH118 -- hot path
                 if os.path.isdir(real):  # noqa: PTH112 -- hot path
                     return real
-        except FileNotFoundError:
-            pass  # removed since it was listed
         except OSError as error:
-            raise UnreadableError(f"dataset {shown(dataset)} cannot be read on the hub: {error.strerror}") from error
+            if error.errno not in _NOT_THERE:
+                raise UnreadableError(
+                    f"dataset {shown(dataset)} cannot be read on the hub: {error.strerror}"
+                ) from error
         raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub")
 
 
@@ -155,6 +151,18 @@ class _Folder(NamedTuple):
     real: str
     above: frozenset[tuple[int, int]]
     links: int
+
+
+def _pass_over(error: OSError, dataset: str, folder: _Folder, left_out: Counter[str]) -> None:
+    """Go on without a folder, if the manifest stays true: it is gone, or is counted as one that may not be read."""
+    is_whole_dataset = folder.path == ""
+    if isinstance(error, PermissionError) and not is_whole_dataset:
+        left_out["unreadable"] += 1
+    elif error.errno in _NOT_THERE and is_whole_dataset:
+        raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub any more") from error
+    elif error.errno not in _NOT_THERE:
+        where = f"{dataset}/{folder.path}".rstrip("/")
+        raise UnreadableError(f"folder {shown(where)} cannot be read on the hub: {error.strerror}") from error
 
 
 def _is_dataset(item: os.DirEntry[str]) -> bool:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import email.utils
 import http.cookiejar
+import ipaddress
 import json
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 
 from dsx._process import PerProcess
 from dsx.config import HubAddress
@@ -93,7 +95,7 @@ class Transport:
 
     def __init__(self, address: HubAddress) -> None:
         self._address = address
-        self._sessions = PerProcess(lambda: _make_session(address.api_key))
+        self._sessions = PerProcess(lambda: _make_session(address))
         self.has_answered = False
 
     @property
@@ -131,7 +133,7 @@ class Transport:
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise translate(error, self.url) from error
+            raise translate(error, self._describe_way()) from error
         try:
             self.has_answered = True
             answer = Answer(response, self.url)
@@ -146,6 +148,11 @@ class Transport:
         wanted = {"Accept": "application/json", "Accept-Encoding": "gzip"} | dict(headers or {})
         with self.open("GET", path, headers=wanted, timeout_s=timeout_s) as answer:
             return Body(answer.status, answer.headers, b"" if answer.status == 304 else answer.read_document(limit))
+
+    def _describe_way(self) -> str:
+        """Word where requests go, for a message: with a proxy between, that may be the one that does not answer."""
+        proxy = select_proxy(self.url, self._sessions.get().proxies)
+        return f"{self.url} through the proxy {urlsplit(proxy).hostname}" if proxy else self.url
 
     def close(self) -> None:
         """Close this process's connections; a later request opens new ones."""
@@ -307,9 +314,24 @@ def _parse_retry_after(value: str | None) -> float | None:
         return None
 
 
-def _make_session(api_key: str) -> requests.Session:
+def is_loopback(url: str) -> bool:
+    """Tell whether ``url`` names this very machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _make_session(address: HubAddress) -> requests.Session:
     session = requests.Session()
-    session.auth = _BearerAuth(api_key)
+    # Proxies and certificates come from the environment, once: asked for every request they cost 0.3 ms.
+    found = session.merge_environment_settings(address.url, {}, None, None, None)
+    session.trust_env = False
+    session.proxies, session.verify = found["proxies"], found["verify"]
+    if is_loopback(address.url):
+        session.proxies = {}  # another machine's way to this address is no way to this machine
+    session.auth = _BearerAuth(address.api_key)
     session.headers["User-Agent"] = f"dsx/{__version__}"
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):

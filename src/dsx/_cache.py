@@ -17,26 +17,31 @@ file that a person put there is used when it verifies, and is otherwise in the w
 
 from __future__ import annotations
 
-import errno
 import functools
-import hashlib
 import logging
 import os
 import secrets
-import shutil
-import stat
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from dsx._durable import sync_files
+from dsx._disk import (
+    cache_errors,
+    hash_file,
+    is_same_file,
+    make_folders,
+    move_file,
+    remove_empty_folders,
+    stat_file,
+    sync_files,
+)
 from dsx._ledger import UNVERIFIED, Ledger, Record
 from dsx._manifest_files import MANIFEST_SUFFIX, list_named_files, read_rows_file
 from dsx._partials import Partial, Workshop
 from dsx._process import PerProcess
-from dsx.errors import CacheError, DsxError, InvalidPathError
+from dsx.errors import CacheError, InvalidPathError
 from dsx.protocol.paths import check_dataset, check_local, check_path
 from dsx.protocol.text import shown
 
@@ -44,7 +49,6 @@ log = logging.getLogger("dsx")
 
 SYNC_FILES = 256
 SYNC_AFTER_S = 2.0
-HASH_BLOCK_BYTES = 1024**2
 
 
 class Cache:
@@ -57,18 +61,38 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.private = root / ".dsx"
-        self._parts = PerProcess(self._open)
+        self._opened = PerProcess(self._open)
 
     def _open(self) -> _Parts:
         with cache_errors(self.root):
-            self.private.mkdir(parents=True, exist_ok=True)
+            make_folders(self.private)
             seeds = functools.partial(list_named_files, self.root, self.private / "manifests")
             return _Parts(Ledger(self.private, seeds), Workshop(self.private / "tmp"))
+
+    def open(self) -> None:
+        """Make the folder, unless it is there.
+
+        Raises:
+            CacheError: It cannot be made.
+        """
+        self._opened.get()
+
+    @property
+    def _parts(self) -> _Parts:
+        """What this process has open; anew when somebody has removed the folder meanwhile."""
+        if self._opened.has() and not self.private.is_dir() and (gone := self._opened.pop()) is not None:
+            gone.ledger.close()
+        return self._opened.get()
 
     @property
     def ledger(self) -> Ledger:
         """The ledger, open in this process."""
-        return self._parts.get().ledger
+        return self._parts.ledger
+
+    @property
+    def workshop(self) -> Workshop:
+        """The downloads under way, as this process sees them."""
+        return self._parts.workshop
 
     def target(self, dataset: str, path: str) -> Path:
         """Return where an entry lies, whether or not it is there.
@@ -97,14 +121,14 @@ class Cache:
         with what the ledger knows of it.
         """
         target = self.target(dataset, path)
-        status = _stat_file(target)
-        record = self.ledger.get(dataset, path)
-        if status is None or record is None or record.size != status.st_size or not record.digest:
-            return None
-        is_ours_now = self._parts.get().unsynced.get((dataset, path)) == record.mtime_ns
-        if record.mtime_ns == status.st_mtime_ns and (record.is_synced or is_ours_now):
-            return record
         with cache_errors(target):
+            status = stat_file(target)
+            record = None if status is None else self.ledger.get(dataset, path)
+            if status is None or record is None or record.size != status.st_size or not record.digest:
+                return None
+            is_of_this_process = self._parts.unsynced.get((dataset, path)) == record.mtime_ns
+            if record.mtime_ns == status.st_mtime_ns and (record.is_synced or is_of_this_process):
+                return record
             if hash_file(target) != record.digest:
                 return None
             sync_files([target])
@@ -121,7 +145,7 @@ class Cache:
         """
         target = self.target(dataset, path)
         for other in self.ledger.list_folded(dataset, path):
-            if _is_same_file(target, self.target(dataset, other)):
+            if is_same_file(target, self.target(dataset, other)):
                 raise CacheError(
                     f"{shown(path)} and {shown(other)} of dataset {shown(dataset)} would be one file in {self.root}: "
                     "its file system takes their names for the same; read one of them with get_file_bytes()"
@@ -135,16 +159,14 @@ class Cache:
 
     def adopt(self, dataset: str, path: str, record: Record) -> None:
         """Vouch from now on for a file that somebody else put there and that was verified; it stays theirs."""
-        known = self.ledger.get(dataset, path)
-        self.ledger.put(dataset, path, record._replace(is_ours=known is not None and known.is_ours))
+        self.ledger.adopt(dataset, path, record)
 
     @contextmanager
     def download(self, dataset: str, path: str) -> Iterator[Partial]:
         """Give a file to download an entry into; what is not published is kept for the next try, if worth it."""
-        workshop = self._parts.get().workshop
         with cache_errors(self.root):
+            workshop = self.workshop
             partial = workshop.claim(dataset, path)
-        with cache_errors(self.root):
             try:
                 yield partial
             finally:
@@ -159,92 +181,69 @@ class Cache:
             mtime_ns = temporary.stat().st_mtime_ns
             # The record comes first: whatever happens between the two, the file is known as the SDK's own.
             self.ledger.put(dataset, path, record._replace(mtime_ns=mtime_ns, is_ours=True, is_synced=False))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _move(temporary, target)
-            self._parts.get().unsynced[dataset, path] = mtime_ns
-            if self._parts.get().is_sync_due():
+            self._make_room(dataset, path)
+            make_folders(target.parent)
+            move_file(temporary, target)
+            self._parts.unsynced[dataset, path] = mtime_ns
+            if self._parts.is_sync_due():
                 self.sync()
         return target
+
+    def _make_room(self, dataset: str, path: str) -> None:
+        """Remove files of our own that lie where a folder has to be, or in the folder where the file has to be."""
+        above = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        below = self.ledger.list_ours_below(dataset, path) if self.target(dataset, path).is_dir() else []
+        for old in [*above, *below]:
+            file = self.target(dataset, old)
+            record = self.ledger.get(dataset, old)
+            if record is not None and record.is_ours and stat_file(file) is not None:
+                file.unlink()
+                self.ledger.forget(dataset, [old])
+                if old in below:
+                    remove_empty_folders(file.parent, below=self.root)
 
     def write_document(self, file: Path, data: bytes) -> None:
         """Write a manifest in one atomic step. A file of somebody else's that has its name is moved aside, not lost."""
         known = self.ledger.get("", file.name)  # opens the ledger: it must be there before the first manifest is
-        with cache_errors(file), self._parts.get().workshop.scratch(file.name) as temporary:
+        with cache_errors(file), self.workshop.scratch(file.name) as temporary:
             if known is None and file.parent == self.root and file.exists() and read_rows_file(file) is None:
                 aside = file.with_name(f"{file.name}.{secrets.token_hex(4)}.bak")
                 file.rename(aside)
                 log.warning("%s is no manifest; it was moved to %s", file, aside.name)
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(file.parent)
             temporary.write_bytes(data)
-            _move(temporary, file)
-        if known is None:
-            self.ledger.put("", file.name, UNVERIFIED)
+            status = temporary.stat()
+            move_file(temporary, file)
+        if file.parent == self.root:
+            record = UNVERIFIED._replace(size=status.st_size, mtime_ns=status.st_mtime_ns)
+            self.ledger.put("", file.name, record)
+
+    def is_as_written(self, file: Path) -> bool:
+        """Tell whether a manifest in the cache folder is as `write_document` left it."""
+        status, record = stat_file(file), self.ledger.get("", file.name)
+        return (
+            status is not None
+            and record is not None
+            and (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+        )
 
     def sync(self) -> None:
         """Bring what was published to the disk, as a group, and let the ledger vouch for it after a power cut too."""
-        parts = self._parts.get()
+        self._sync(self._parts)
+
+    def close(self) -> None:
+        """Sync, then close this process's ledger."""
+        parts = self._opened.pop()
+        if parts is not None:
+            self._sync(parts)
+            parts.ledger.close()
+
+    def _sync(self, parts: _Parts) -> None:
         files = parts.take_unsynced()
         if files:
             with cache_errors(self.root):
                 sync_files([self.target(dataset, path) for dataset, path, _ in files])
-            self.ledger.mark_synced(files)
-
-    def close(self) -> None:
-        """Sync, then close this process's ledger."""
-        if self._parts.has():
-            self.sync()
-            parts = self._parts.pop()
-            if parts is not None:
-                parts.ledger.close()
-
-    def list_files(self, dataset: str) -> list[Path]:
-        """Return every file of ``dataset`` that `clear` would delete."""
-        ours = (self.target(dataset, path) for path in self.ledger.list_ours(dataset))
-        documents = [self.manifest_file(dataset), self.columns_file(dataset)]
-        resting = self._parts.get().workshop.list_resting(dataset)
-        return [file for file in [*ours, *documents, *resting] if self._is_reachable(file)]
-
-    def list_datasets(self) -> list[str]:
-        """Return the names of the datasets that have something in the cache."""
-        kept = {file.stem for file in (self.private / "manifests").glob("*.json")}
-        return sorted(kept | set(self.ledger.list_datasets()) - {""})
-
-    def measure(self, dataset: str | None) -> int:
-        """Return the bytes that `clear` would free."""
-        if not self.private.is_dir() and not any(self.root.glob(f"*{MANIFEST_SUFFIX}")):
-            return 0
-        names = self.list_datasets() if dataset is None else [check_cacheable(dataset)]
-        return sum(file.lstat().st_size for name in names for file in self.list_files(name))
-
-    def clear(self, dataset: str | None) -> int:
-        """Delete what the SDK put there for one dataset or all, and return the bytes freed."""
-        if self.measure(dataset) == 0:
-            return 0
-        freed = 0
-        for name in self.list_datasets() if dataset is None else [dataset]:
-            for file in self.list_files(name):
-                with cache_errors(file):
-                    size = file.lstat().st_size
-                    file.unlink()
-                    freed += size
-                    self._remove_empty_folders(file.parent)
-            self.ledger.forget(name, self.ledger.list_ours(name))
-        return freed
-
-    def _remove_empty_folders(self, folder: Path) -> None:
-        while folder != self.root and not folder.is_relative_to(self.private):
-            try:
-                folder.rmdir()
-            except OSError:
-                return  # somebody else's files are in it
-            folder = folder.parent
-
-    def _is_reachable(self, file: Path) -> bool:
-        """Tell whether ``file`` is a regular file inside the cache with no link on the way."""
-        if _stat_file(file) is None:
-            return False
-        between = list(file.relative_to(self.root).parents)[:-1]
-        return not any((self.root / folder).is_symlink() for folder in between)
+            parts.ledger.mark_synced(files)
 
 
 class _Parts:
@@ -281,59 +280,3 @@ def check_cacheable(dataset: str) -> str:
             "read it with get_file_bytes()"
         )
     return dataset
-
-
-def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    state = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while block := opened.read(HASH_BLOCK_BYTES):
-            state.update(block)
-    return state.hexdigest()
-
-
-@contextmanager
-def cache_errors(where: Path) -> Iterator[None]:
-    """Say what the disk said about the cache, in our words."""
-    try:
-        yield
-    except DsxError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        cure = (
-            "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the folder and its permissions"
-        )
-        raise CacheError(f"the cache cannot be used at {where}: {reason}; {cure}, or use another cache_dir") from error
-
-
-def _stat_file(file: Path) -> os.stat_result | None:
-    """Return the status of a regular file that is no link; None for anything else."""
-    try:
-        status = file.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
-
-
-def _move(temporary: Path, target: Path) -> None:
-    """Give a finished file its name; where that is on another file system, by way of a copy beside it."""
-    try:
-        temporary.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        beside = target.with_name(f".{secrets.token_hex(8)}.dsx")
-        try:
-            shutil.copy2(temporary, beside)
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-            temporary.unlink(missing_ok=True)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dsx._cache import Cache, hash_file
-from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry, read_digest
+from dsx._cache import Cache
+from dsx._disk import cache_errors, hash_file
+from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry, parse_mtime, read_digest
 from dsx._ledger import Record
 from dsx._partials import Partial
 from dsx._progress import Progress
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import Transport
-from dsx.errors import AccessDeniedError, DownloadError, DsxError, HubUnreachableError
+from dsx.errors import AccessDeniedError, DownloadError, DsxError, HubTimeoutError, HubUnreachableError
 from dsx.manifest import Entry, Manifest
 from dsx.protocol.digests import HEAD_BYTES, head_hash, parse_repr_digest
 from dsx.protocol.text import shown
 
 PARALLEL_DOWNLOADS = 8
 FAILURES_NAMED = 1000
+HEALTH_TIMEOUT_S = 10.0
+INTERRUPTED_WAIT_S = 2.0
+"""How long, in s, Ctrl-C waits for downloads to put to rest what they have."""
 
 
 class Downloads:
@@ -47,9 +50,10 @@ class Downloads:
             watch.on_bytes(record.size)
             return target
         if record is None:
-            if target.is_file() and self._adopt(dataset, path, target, entry):
-                return target
-            self._cache.check_free(dataset, path)
+            with cache_errors(target):
+                if target.is_file() and self._adopt(dataset, path, target, entry):
+                    return target
+                self._cache.check_free(dataset, path)
         try:
             return self._fetch(dataset, path, record, watch)
         except HubUnreachableError as error:
@@ -71,6 +75,18 @@ class Downloads:
             batch.run()
         self._cache.sync()
         return [self._cache.target(dataset, path) for path in paths]
+
+    def is_hub_gone(self, error: DsxError) -> bool:
+        """Tell whether ``error``, of one entry, is one of the hub: it does not even say that it is there."""
+        if not isinstance(error, (HubUnreachableError, HubTimeoutError)):
+            return False
+        try:
+            with self._transport.open("GET", "/health", timeout_s=HEALTH_TIMEOUT_S):
+                return False
+        except (HubUnreachableError, HubTimeoutError):
+            return True
+        except DsxError:
+            return False
 
     def _fetch(self, dataset: str, path: str, record: Record | None, watch: Watch) -> Path:
         with self._cache.download(dataset, path) as partial:
@@ -95,8 +111,8 @@ class Downloads:
             patience = Patience(FIRST_CONTACT_S)
             said = patience.run(lambda: read_digest(self._transport, dataset, path, size=status.st_size))
             is_right = parse_repr_digest(said.get("Repr-Digest", "")) == digest
-            mtime_ns = said.get("X-DSX-Mtime-Ns", "")
-            record = record._replace(hub_mtime_ns=int(mtime_ns) if mtime_ns else None, etag=said.get("ETag", ""))
+            mtime_ns = parse_mtime(said.get("X-DSX-Mtime-Ns", ""))
+            record = record._replace(hub_mtime_ns=mtime_ns, etag=said.get("ETag", ""))
         if is_right:
             self._cache.adopt(dataset, path, record)
         return is_right
@@ -118,30 +134,49 @@ class _Batch:
         self._stop = threading.Event()
         self._done = 0
         self._failures: dict[str, Exception] = {}
+        self._crash: BaseException | None = None
 
     def run(self) -> None:
         """Download until all is done, or until nothing more can succeed."""
-        with ThreadPoolExecutor(min(PARALLEL_DOWNLOADS, len(self._paths) or 1), thread_name_prefix="dsx-get") as pool:
-            workers = [pool.submit(self._work) for _ in range(PARALLEL_DOWNLOADS)]
-            try:
-                for worker in workers:
-                    worker.result()
-            except BaseException:
-                self._stop.set()
-                raise
+        # Daemon threads, not a pool: after Ctrl-C nobody shall wait for a thread that waits for a silent hub.
+        count = min(PARALLEL_DOWNLOADS, len(self._paths))
+        threads = [threading.Thread(target=self._work, name=f"dsx-get-{n}", daemon=True) for n in range(count)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stop.set()
+            for thread in threads:
+                thread.join(INTERRUPTED_WAIT_S / count)
+            raise
+        if self._crash is not None:
+            raise self._crash
         if self._failures:
             raise self._describe_failures()
 
     def _work(self) -> None:
-        for path in self._take():
-            try:
-                watch = Watch(self._stop, self._add_bytes)
-                self._downloads.get(self._dataset, path, manifest=self._manifest, watch=watch)
-            except DsxError as error:
-                self._note_failure(path, error)
-            else:
-                with self._lock:
-                    self._done += 1
+        try:
+            for path in self._take():
+                self._get(path)
+        except BaseException as error:  # noqa: BLE001 -- the outermost door of a thread: run() raises it
+            self._crash = error
+            self._stop.set()
+
+    def _get(self, path: str) -> None:
+        try:
+            watch = Watch(self._stop, self._add_bytes)
+            self._downloads.get(self._dataset, path, manifest=self._manifest, watch=watch)
+        except DsxError as error:
+            with self._lock:
+                if not self._stop.is_set():
+                    self._failures[path] = error
+            if isinstance(error, AccessDeniedError) or self._downloads.is_hub_gone(error):
+                self._stop.set()  # the others would fail for the same reason
+        else:
+            with self._lock:
+                self._done += 1
 
     def _take(self) -> Iterator[str]:
         while not self._stop.is_set():
@@ -154,13 +189,6 @@ class _Batch:
     def _add_bytes(self, count: int) -> None:
         with self._lock:
             self._progress.add(count)
-
-    def _note_failure(self, path: str, error: DsxError) -> None:
-        with self._lock:
-            if not self._stop.is_set():
-                self._failures[path] = error
-        if isinstance(error, (AccessDeniedError, HubUnreachableError)):
-            self._stop.set()  # the others would fail for the same reason
 
     def _describe_failures(self) -> DownloadError:
         failures = {path: self._failures[path] for path in self._paths if path in self._failures}

@@ -15,13 +15,16 @@ from typing import NamedTuple, Protocol
 
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
 from dsx._transport import READ_TIMEOUT_S, Answer, Transport, quote_path
-from dsx.errors import ConflictError, DsxError, HubUnreachableError, IntegrityError
-from dsx.protocol.digests import HEAD_BYTES, WANT_SHA256, head_hash, parse_repr_digest
+from dsx.errors import ConflictError, DsxError, HubError, HubUnreachableError, IntegrityError
+from dsx.protocol.digests import HEAD_BYTES, WANT_SHA256, head_hash, is_strong_tag, parse_repr_digest
 from dsx.protocol.paths import check_dataset, check_path
 from dsx.protocol.text import shown
 
 HASHING_BYTES_PER_S = 20e6
 """Slowest disk of a hub that a digest is waited for."""
+
+CHANGES_FOLLOWED = 3
+"""How often a transfer starts anew because the entry has changed meanwhile."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
@@ -108,7 +111,7 @@ def fetch_entry(
             return transfer.verify()
         except DsxError as error:
             if isinstance(error, (IntegrityError, ConflictError)):
-                sink.begin("", 0)
+                transfer.start_anew()
             patience.wait_after(error)
 
 
@@ -125,7 +128,7 @@ def read_digest(transport: Transport, dataset: str, path: str, *, size: int, eta
     headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"} | ({"If-Match": etag} if etag else {})
     timeout_s = READ_TIMEOUT_S + size / HASHING_BYTES_PER_S
     with transport.open("HEAD", entry_url(dataset, path), headers=headers, timeout_s=timeout_s) as answer:
-        return dict(answer.headers.items())
+        return answer.headers
 
 
 def entry_url(dataset: str, path: str) -> str:
@@ -191,6 +194,8 @@ class _Transfer:
         self._on_bytes = on_bytes
         self._url = entry_url(dataset, path)
         self._headers: Mapping[str, str] = {}
+        self._furthest = 0
+        self._changes = 0
 
     def receive(self, unless: str) -> bool:
         """Receive what is missing; return False when the hub still has version ``unless``."""
@@ -203,7 +208,7 @@ class _Transfer:
         elif unless:
             headers |= {"If-None-Match": unless}
         with self._transport.open("GET", self._url, headers=headers) as answer:
-            if answer.status == 304:
+            if answer.status == 304 and "If-None-Match" in headers:
                 return False
             self._headers = answer.headers
             self._check_start(answer)
@@ -217,15 +222,27 @@ class _Transfer:
         """Hold the complete entry against all that the hub says of it."""
         sink, headers = self._sink, self._headers
         if not headers or (parse_repr_digest(headers.get("Repr-Digest", "")) is None and sink.size):
-            headers = read_digest(self._transport, self._dataset, self._path, size=sink.size, etag=sink.etag)
+            try:
+                headers = read_digest(self._transport, self._dataset, self._path, size=sink.size, etag=sink.etag)
+            except ConflictError as error:
+                self._changes += 1
+                error.retryable = self._changes < CHANGES_FOLLOWED
+                raise
         declared = headers.get("X-DSX-Hash")
         computed = head_hash(sink.head)
-        if declared is not None and declared != computed:
+        if declared is None:
+            raise HubError(f"{self._name} came without an X-DSX-Hash to verify it against; is that a DSX hub?")
+        if declared != computed:
             raise IntegrityError(f"{self._name} came with other first bytes than its head hash says; thrown away")
         digest = parse_repr_digest(headers.get("Repr-Digest", ""))
         if digest is not None and digest != sink.digest:
             raise IntegrityError(f"{self._name} came with other bytes than its digest says; thrown away")
-        return Fetched(True, computed, _parse_mtime(headers.get("X-DSX-Mtime-Ns", "")))
+        return Fetched(True, computed, parse_mtime(headers.get("X-DSX-Mtime-Ns", "")))
+
+    def start_anew(self) -> None:
+        """Throw away what has come: it is wrong, or of a version that is gone."""
+        self._sink.begin("", 0)
+        self._headers = {}
 
     @property
     def _name(self) -> str:
@@ -245,7 +262,7 @@ class _Transfer:
             if etag != sink.etag or span is None or tuple(map(int, span.groups())) != wanted:
                 raise IntegrityError(f"{self._name} came from another place than was asked for")
         elif answer.status == 200:
-            sink.begin(etag if etag.startswith('"') else "", answer.length)
+            sink.begin(etag if is_strong_tag(etag) else "", answer.length)
         else:
             raise IntegrityError(f"{self._name} came with status {answer.status}")
 
@@ -253,11 +270,14 @@ class _Transfer:
         if self._sink.offset + len(block) > self._sink.size:
             raise IntegrityError(f"{self._name} came longer than the {self._sink.size} bytes declared")
         self._sink.write(block)
-        self._patience.note_progress()
+        if self._sink.offset > self._furthest:  # a transfer that breaks at the same place again and again makes none
+            self._furthest = self._sink.offset
+            self._patience.note_progress(TRANSFER_S)
         self._on_bytes(len(block))
         if self._patience.is_stopped:
             raise HubUnreachableError(f"{self._name} was stopped")
 
 
-def _parse_mtime(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) else None
+def parse_mtime(text: str) -> int | None:
+    """Read ``X-DSX-Mtime-Ns``; None when it is no time that a file can have."""
+    return int(text) if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) and -(2**63) <= int(text) < 2**63 else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -21,6 +22,7 @@ from dsx.protocol.paths import fold_path
 log = logging.getLogger("dsx")
 
 BUSY_TIMEOUT_S = 10.0
+USER_VERSION = 1
 
 _NETWORK_TYPES = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs"}
 
@@ -102,6 +104,19 @@ class Ledger:
         """Write one record over what was known."""
         self._run(lambda db: _put(db, [(dataset, path, record)]))
 
+    def adopt(self, dataset: str, path: str, record: Record) -> None:
+        """Write what is known of a file that was found and verified; whose it is stays as it was."""
+
+        def work(db: sqlite3.Connection) -> None:
+            _put(db, [(dataset, path, record._replace(is_ours=False))], verb="INSERT OR IGNORE")
+            db.execute(
+                "UPDATE files SET size = ?, mtime_ns = ?, head_hash = ?, digest = ?, hub_mtime_ns = ?, etag = ?"
+                " WHERE dataset = ? AND path = ?",
+                (*record[:6], dataset, path),
+            )
+
+        self._run(work)
+
     def mark_synced(self, files: Iterable[tuple[str, str, int]]) -> None:
         """Note that the bytes of ``(dataset, path, mtime_ns)`` are on the disk."""
         rows = [(dataset, path, mtime_ns) for dataset, path, mtime_ns in files]
@@ -117,6 +132,12 @@ class Ledger:
         """Return the paths of the files that the SDK published for ``dataset``, sorted."""
         sql = "SELECT path FROM files WHERE dataset = ? AND is_ours ORDER BY path"
         return [row[0] for row in self._run(lambda db: db.execute(sql, (dataset,)).fetchall())]
+
+    def list_ours_below(self, dataset: str, folder: str) -> list[str]:
+        """Return the paths of the files that the SDK published in a folder of ``dataset``, at any depth."""
+        sql = "SELECT path FROM files WHERE dataset = ? AND path > ? AND path < ? AND is_ours ORDER BY path"
+        between = (dataset, folder + "/", folder + chr(ord("/") + 1))
+        return [row[0] for row in self._run(lambda db: db.execute(sql, between).fetchall())]
 
     def list_datasets(self) -> list[str]:
         """Return the names of all datasets with records."""
@@ -147,13 +168,13 @@ class Ledger:
     def _open(self) -> sqlite3.Connection:
         if is_network_disk(self._file.parent):
             return self._open_in_memory("it is on a network disk")
-        is_new = not self._file.exists()
         try:
             db = _connect(self._file)
+            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                self._seed(db)
+                db.execute(f"PRAGMA user_version = {USER_VERSION}")
         except sqlite3.Error as error:
             return self._recover(error)
-        if is_new:
-            self._seed(db)
         return db
 
     def _replace(self, error: sqlite3.Error) -> None:
@@ -165,15 +186,20 @@ class Ledger:
         if isinstance(error, sqlite3.OperationalError):
             return self._open_in_memory(str(error))
         try:
+            return _connect_sound(self._file)  # another process may have mended it meanwhile
+        except sqlite3.Error:
+            pass
+        try:
             for suffix in ("", "-wal", "-shm"):
                 damaged = self._file.with_name(self._file.name + suffix)
                 if damaged.exists():
                     damaged.replace(self._file.with_name(f"ledger.damaged{suffix}"))
+            log.warning("the cache's ledger %s was damaged (%s); its files are verified again", self._file, error)
             db = _connect(self._file)
+            self._seed(db)
+            db.execute(f"PRAGMA user_version = {USER_VERSION}")
         except (OSError, sqlite3.Error) as again:
             return self._open_in_memory(str(again))
-        log.warning("the cache's ledger %s was damaged (%s); its files are verified again", self._file, error)
-        self._seed(db)
         return db
 
     def _open_in_memory(self, reason: str) -> sqlite3.Connection:
@@ -185,8 +211,8 @@ class Ledger:
         return db
 
     def _seed(self, db: sqlite3.Connection) -> None:
-        with db:
-            _put(db, ((dataset, path, UNVERIFIED) for dataset, path in self._seeds()))
+        with db:  # what another process has written meanwhile is better
+            _put(db, ((dataset, path, UNVERIFIED) for dataset, path in self._seeds()), verb="INSERT OR IGNORE")
 
 
 def is_network_disk(folder: Path) -> bool:
@@ -203,7 +229,7 @@ def is_network_disk(folder: Path) -> bool:
     real = Path(os.path.realpath(folder))
     best, kind = "", ""
     for _, point, fstype, *_ in (line.split(" ") for line in mounts):
-        mount = point.encode("utf-8", "surrogateescape").decode("unicode_escape")
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         if real.is_relative_to(mount) and len(mount) >= len(best):
             best, kind = mount, fstype
     return kind in _NETWORK_TYPES
@@ -222,9 +248,18 @@ def _connect(file: Path | str) -> sqlite3.Connection:
     return db
 
 
-def _put(db: sqlite3.Connection, rows: Iterable[tuple[str, str, Record]]) -> None:
+def _connect_sound(file: Path) -> sqlite3.Connection:
+    db = _connect(file)
+    said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if said != "ok":
+        db.close()
+        raise sqlite3.DatabaseError(said)
+    return db
+
+
+def _put(db: sqlite3.Connection, rows: Iterable[tuple[str, str, Record]], *, verb: str = "INSERT OR REPLACE") -> None:
     db.executemany(
-        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"{verb} INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (dataset, path, fold_path(path), *record[:6], int(record.is_ours), int(record.is_synced))
             for dataset, path, record in rows

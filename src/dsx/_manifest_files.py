@@ -50,13 +50,22 @@ def read_rows_file(file: Path) -> Manifest | None:
 
 
 def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
-    """Name the files below ``root`` that its cached manifests name: ``(dataset, path)``, as far as they are there."""
+    """Name the files below ``root`` that its cached manifests name, as far as they are there.
+
+    Yields:
+        ``(dataset, path)`` of each entry, and ``("", name)`` of each manifest of which anything is there.
+    """
     for dataset in _list_datasets(root, manifests):
         kept = read_columns_file(manifests / f"{dataset}.json")
-        manifest = kept[1] if kept else read_rows_file(root / f"{dataset}{MANIFEST_SUFFIX}")
+        rows_file = root / f"{dataset}{MANIFEST_SUFFIX}"
+        manifest = kept[1] if kept else read_rows_file(rows_file)
+        found = kept is not None
         for path in manifest.paths if manifest else ():
             if root.joinpath(dataset, *path.split("/")).is_file():
+                found = True
                 yield dataset, path
+        if found:
+            yield "", rows_file.name
 
 
 def _list_datasets(root: Path, manifests: Path) -> set[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 from dsx._cache import Cache
 from dsx._manifest_files import format_columns_file, format_rows_file, read_columns_file, read_rows_file
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import LARGE_BODY_BYTES, Body, Transport, quote_path
-from dsx.errors import HubTimeoutError, HubUnreachableError
+from dsx.errors import CacheError, HubTimeoutError, HubUnreachableError
 from dsx.manifest import Manifest, parse_columns
 from dsx.protocol.paths import check_dataset
 from dsx.protocol.text import shown
+
+log = logging.getLogger("dsx")
 
 SCAN_TIMEOUT_S = 120.0
 """Longest wait, in s, for a hub that scans a dataset before it answers."""
@@ -52,7 +55,7 @@ class Manifests:
             warnings.warn(f"using the cached manifest of dataset {shown(dataset)}: {error}", stacklevel=3)
             return known[1]
         if manifest is None and known is not None:
-            self._store_rows_if_missing(dataset, known[1])
+            self._restore_rows(dataset, known[1])
             return known[1]
         if manifest is None:
             raise HubUnreachableError(f"the hub did not send the manifest of dataset {shown(dataset)}")
@@ -91,10 +94,21 @@ class Manifests:
         return found
 
     def _store(self, dataset: str, etag: str, manifest: Manifest, data: bytes) -> None:
-        if self._cache is not None:
+        """Keep a manifest on disk; one that cannot be kept is no reason not to use it."""
+        if self._cache is None:
+            return
+        self._cache.open()
+        try:
             self._cache.write_document(self._cache.manifest_file(dataset), format_rows_file(manifest))
             self._cache.write_document(self._cache.columns_file(dataset), format_columns_file(etag, data))
+        except CacheError as error:
+            log.warning("the manifest of dataset %s is not kept: %s", shown(dataset), error)
 
-    def _store_rows_if_missing(self, dataset: str, manifest: Manifest) -> None:
-        if self._cache is not None and not self._cache.manifest_file(dataset).is_file():
+    def _restore_rows(self, dataset: str, manifest: Manifest) -> None:
+        """Write the contract's array anew when it is not as it was written."""
+        if self._cache is None or self._cache.is_as_written(self._cache.manifest_file(dataset)):
+            return
+        try:
             self._cache.write_document(self._cache.manifest_file(dataset), format_rows_file(manifest))
+        except CacheError as error:
+            log.warning("the manifest of dataset %s is not kept: %s", shown(dataset), error)

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsx.protocol.digests import HEAD_BYTES
+from dsx.protocol.digests import HEAD_BYTES, is_strong_tag
 
 CHECKPOINT_BYTES = 4 * 1024**2
 RESUMABLE_BYTES = 1024**2
@@ -103,17 +103,19 @@ class Partial:
         match = _NAME.fullmatch(resting.name)
         if match is None:
             return False
-        old_tag, mine = match["tag"], self._folder / f"{self._key}-{match['tag']}.{self._owner}.work"
+        mine = self._folder / f"{self._key}-{match['tag']}.{self._owner}.work"
+        checkpoint = self._folder / f"{self._key}-{match['tag']}.json"
         try:
             resting.rename(mine)
-        except OSError:
+            taken = open(mine, "r+b")  # noqa: SIM115 -- closed by finish() or release()
+        except FileNotFoundError:
             return False  # somebody else was quicker
         self._file.close()
         self.path.unlink(missing_ok=True)
-        self.path = mine
-        self._file = open(mine, "r+b")  # noqa: SIM115 -- closed by finish() or release()
-        if self._load_checkpoint(self._folder / f"{self._key}-{old_tag}.json"):
+        self.path, self._file = mine, taken
+        if self._load_checkpoint(checkpoint):
             return True
+        checkpoint.unlink(missing_ok=True)
         self.begin("", 0)
         return False
 
@@ -210,7 +212,7 @@ class Workshop:
         partial = Partial(self._folder, key, f"{dataset}/{path}")
         if key in self._resting:
             self._resting.discard(key)
-            found = sorted(self._folder.glob(f"{key}-*.part"), key=_age_s)
+            found = sorted(self._folder.glob(f"{key}-*.part"), key=_age_if_there_s)
             for number, resting in enumerate(found):
                 if partial.adopt(resting):
                     for older in found[number + 1 :]:
@@ -235,6 +237,13 @@ class Workshop:
             temporary.unlink(missing_ok=True)
             _owners.discard(owner)
 
+    def list_datasets(self) -> Iterator[str]:
+        """Name the datasets of which downloads are kept."""
+        for file, match in self._files():
+            state = _read_checkpoint(file) if match["kind"] == "json" else None
+            if state is not None:
+                yield str(state["entry"]).partition("/")[0]
+
     def list_resting(self, dataset: str) -> list[Path]:
         """Return the files that are kept for interrupted downloads of ``dataset``."""
         prefix = f"{_dataset_key(dataset)}-"
@@ -248,35 +257,51 @@ class Workshop:
 
     def _sweep(self) -> set[str]:
         """Put to rest what dead processes were writing, throw away what is old; return the keys of what rests."""
+        files = list(self._files())
+        with_bytes = {_stem(match) for _, match in files if match["kind"] in ("work", "part")}
         resting = set()
-        for file, match in sorted(self._files(), key=lambda item: item[1]["kind"], reverse=True):
+        for file, match in files:
             try:
-                if match["kind"] in _AT_REST:
-                    is_due, kept = _age_s(file) > SWEEP_AFTER_S, file
-                else:
-                    is_due = _is_orphan(match["owner"], file)
-                    kept = self._put_to_rest(file, match) if is_due and match["kind"] == "work" else file
-                if is_due and kept == file:
-                    file.unlink()
+                rests = self._sweep_one(file, match, is_lonely=_stem(match) not in with_bytes)
             except FileNotFoundError:
                 continue  # another process sweeps too
-            if kept.suffix == ".part" and kept.exists():
+            if rests:
                 resting.add(match["key"])
         return resting
 
-    def _put_to_rest(self, file: Path, match: re.Match[str]) -> Path:
-        stem = self._folder / f"{match['key']}-{match['tag']}"
-        part = stem.with_name(stem.name + ".part")
-        if _read_checkpoint(stem.with_name(stem.name + ".json")) is None or part.exists():
-            return file
-        return file.replace(part)
+    def _sweep_one(self, file: Path, match: re.Match[str], *, is_lonely: bool) -> bool:
+        """Tell whether ``file`` is, or has become, a partial at rest."""
+        if match["kind"] in _AT_REST:
+            if is_lonely or _age_s(file) > SWEEP_AFTER_S:
+                file.unlink()
+                return False
+            return match["kind"] == "part"
+        if not _is_orphan(match["owner"], file):
+            return False
+        part, checkpoint = (self._folder / f"{_stem(match)}.{kind}" for kind in _AT_REST)
+        if match["kind"] == "work" and _read_checkpoint(checkpoint) is not None and not part.exists():
+            file.replace(part)
+            return True
+        file.unlink()
+        return False
+
+
+def _stem(match: re.Match[str]) -> str:
+    return f"{match['key']}-{match['tag']}"
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any] | None:
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        sound = state["etag"] and 0 <= state["offset"] <= state["size"] and len(state["sha256"]) == 64
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        numbers = type(state["offset"]) is int and type(state["size"]) is int
+        sound = numbers and 0 <= state["offset"] <= state["size"] and file.stem.endswith(_tag(state["etag"]))
+        sound = (
+            sound
+            and is_strong_tag(state["etag"])
+            and isinstance(state["sha256"], str)
+            and isinstance(state["entry"], str)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return state if sound else None
 
@@ -301,6 +326,13 @@ def _is_alive(pid: int) -> bool:
 
 def _age_s(file: Path) -> float:
     return time.time() - file.stat().st_mtime
+
+
+def _age_if_there_s(file: Path) -> float:
+    try:
+        return _age_s(file)
+    except FileNotFoundError:
+        return SWEEP_AFTER_S
 
 
 def _dataset_key(dataset: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -11,35 +13,52 @@ T = TypeVar("T")
 # What a child inherits of its parent is neither used nor closed in the child: closing an inherited SQLite connection or
 # socket would disturb the parent. It is kept here so that no finaliser runs.
 _inherited: list[object] = []
+_all: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
 
 
 class PerProcess(Generic[T]):
-    """A value made on first use in each process.
+    """A value made on first use in each process, once.
 
-    No lock is taken before the process id has been looked at: a lock that was held while the process forked stays held
-    in the child for ever. Two threads that come first at the same time may both make a value; one of them wins.
+    A lock that another thread held while the process forked stays held in the child for ever. So a child gets new
+    locks, before any of its code runs.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._values: dict[int, T] = {}
+        self._value: T | None = None
+        self._lock = threading.Lock()
+        _all.add(self)
 
     def get(self) -> T:
         """Return this process's value, making it if need be."""
-        pid = os.getpid()
-        value = self._values.get(pid)
+        value = self._value
         if value is None:
-            _inherited.extend(self._values.pop(other) for other in list(self._values) if other != pid)
-            value = self._values.setdefault(pid, self._make())
+            with self._lock:
+                if self._value is None:
+                    self._value = self._make()
+                return self._value
         return value
 
     def has(self) -> bool:
         """Tell whether this process has made its value."""
-        return os.getpid() in self._values
+        return self._value is not None
 
     def pop(self) -> T | None:
         """Forget this process's value and return it; None when there is none."""
-        return self._values.pop(os.getpid(), None)
+        with self._lock:
+            value, self._value = self._value, None
+            return value
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_make": self._make, "_values": {}}
+    def _start_anew(self) -> None:
+        _inherited.append(self._value)
+        self._value = None
+        self._lock = threading.Lock()
+
+
+def _start_all_anew() -> None:
+    for value in list(_all):
+        value._start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_all_anew)

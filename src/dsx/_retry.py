@@ -29,12 +29,11 @@ class Patience:
     """The time that one operation may spend on trying again.
 
     Args:
-        seconds: How long to go on after the last progress, in seconds.
+        seconds: How long to go on, in seconds.
         stop: Ends every wait when it is set.
     """
 
     def __init__(self, seconds: float, stop: threading.Event | None = None) -> None:
-        self._seconds = seconds
         self._stop = stop or threading.Event()
         self._tries = 0
         self._wrong_bytes = 0
@@ -45,10 +44,10 @@ class Patience:
         """Whether the operation was told to stop."""
         return self._stop.is_set()
 
-    def note_progress(self) -> None:
-        """Bytes have come: the time starts anew."""
+    def note_progress(self, seconds: float) -> None:
+        """Bytes have come that were never there before: go on for ``seconds`` from now."""
         self._tries = 0
-        self._deadline = time.monotonic() + self._seconds
+        self._deadline = time.monotonic() + seconds
 
     def wait_after(self, error: DsxError) -> None:
         """Wait before another try, or raise ``error`` when there shall be none.

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -62,7 +63,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
     (requests.exceptions.ChunkedEncodingError, HubUnreachableError, True),
     (requests.exceptions.ContentDecodingError, IntegrityError, True),
     (requests.exceptions.InvalidURL, InvalidRequestError, False),
-    (requests.exceptions.InvalidHeader, InvalidRequestError, False),
+    (requests.exceptions.InvalidHeader, HubError, False),  # of the answer; ours are checked before
     (requests.exceptions.RequestException, HubError, False),
     (urllib3.exceptions.SSLError, HubUnreachableError, False),
     (urllib3.exceptions.ReadTimeoutError, HubTimeoutError, True),
@@ -70,6 +71,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
     (urllib3.exceptions.LocationValueError, InvalidRequestError, False),
     (urllib3.exceptions.HTTPError, HubUnreachableError, True),
     (OSError, HubUnreachableError, True),
+    (ValueError, HubError, False),  # what the parsers below them let through
 )
 
 _BY_STATUS: dict[int, type[DsxError]] = {
@@ -132,7 +134,7 @@ class Transport:
                 allow_redirects=False,
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
             )
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise translate(error, self._describe_way()) from error
         try:
             self.has_answered = True
@@ -234,6 +236,13 @@ class _BearerAuth(requests.auth.AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    """Looks at no redirect: requests would read its whole body, and parse where it leads, before giving it to us."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none."""
+
+
 def quote_path(*segments: str) -> str:
     """Percent-encode dataset and path for a URL; their slashes stay."""
     return "/".join(quote(segment, safe="/") for segment in segments)
@@ -306,10 +315,12 @@ def _parse_retry_after(value: str | None) -> float | None:
     """Read ``Retry-After``: seconds or a date (RFC 9110, section 10.2.3)."""
     if value is None:
         return None
+    value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        moment = email.utils.parsedate_to_datetime(value)
+        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
 
@@ -324,7 +335,7 @@ def is_loopback(url: str) -> bool:
 
 
 def _make_session(address: HubAddress) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     # Proxies and certificates come from the environment, once: asked for every request they cost 0.3 ms.
     found = session.merge_environment_settings(address.url, {}, None, None, None)
     session.trust_env = False

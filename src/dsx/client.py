@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dsx._cache import Cache
+from dsx._cleaning import clear_cache, measure_cache
 from dsx._download import Downloads
 from dsx._fetch import MemorySink, fetch_entry
 from dsx._manifests import Manifests
@@ -19,6 +20,7 @@ from dsx._transport import Transport
 from dsx.config import resolve_address
 from dsx.errors import CacheDisabledError, EntryNotFoundError, HubError, InvalidRequestError
 from dsx.protocol.models import DatasetName
+from dsx.protocol.paths import check_path
 from dsx.protocol.text import shown
 
 DATASETS_TIMEOUT_S = 10.0
@@ -143,9 +145,10 @@ class DatasetHubClient:
         downloads = self._downloads("download_dataset")
         if isinstance(file_list, (str, bytes)):
             raise InvalidRequestError(f"file_list is a list of paths; for one file pass [{shown(file_list)}]")
+        wanted = None if file_list is None else [check_path(path) for path in file_list]
         manifest = self._manifests.refresh(dataset)
-        paths = manifest.paths if file_list is None else list(file_list)
-        unknown = [path for path in paths if manifest.find(path) is None] if file_list is not None else []
+        paths = manifest.paths if wanted is None else wanted
+        unknown = [path for path in wanted or () if manifest.find(path) is None]
         if unknown:
             more = f" and {len(unknown) - UNKNOWN_NAMED} more" if len(unknown) > UNKNOWN_NAMED else ""
             named = ", ".join(shown(path) for path in unknown[:UNKNOWN_NAMED])
@@ -164,7 +167,7 @@ class DatasetHubClient:
             The bytes freed: what `get_cache_size` said before.
         """
         self._manifests.forget(dataset)
-        return 0 if self._cache is None else self._cache.clear(dataset)
+        return 0 if self._cache is None else clear_cache(self._cache, dataset)
 
     def get_cache_size(self, dataset: str | None = None) -> int:
         """Return how many bytes of files and manifests this SDK has put into the cache.
@@ -172,7 +175,7 @@ class DatasetHubClient:
         Args:
             dataset: Dataset to measure; left out, all.
         """
-        return 0 if self._cache is None else self._cache.measure(dataset)
+        return 0 if self._cache is None else measure_cache(self._cache, dataset)
 
     def close(self) -> None:
         """End this process's connections and bring the cache to rest; the client may be used again."""

@@ -35,13 +35,15 @@ def resolve_address(base_url: str | None, api_key: str | None) -> HubAddress:
     key = api_key if api_key is not None else os.environ.get("DSX_API_KEY")
     if not url:
         raise InvalidRequestError("no hub given: pass base_url='http://<hub>:8000' or set the variable DSX_URL")
+    if not isinstance(url, str):
+        raise InvalidRequestError("base_url must be text, like 'http://192.168.1.5:8000'")
     if not key:
         raise InvalidRequestError("no API key given: pass api_key=... or set the variable DSX_API_KEY to the hub's key")
     if not (isinstance(key, str) and key.isascii() and key.isprintable() and key == key.strip()):
         raise InvalidRequestError(
             "api_key must be printable ASCII without spaces around it, as the hub's DSX_API_KEY is"
         )
-    return HubAddress(_check_url(url), key)
+    return HubAddress(_check_url(url.strip()), key)
 
 
 def _check_url(url: str) -> str:
@@ -49,9 +51,10 @@ def _check_url(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise InvalidRequestError(f"base_url {url!r} is not a URL; write it like http://192.168.1.5:8000") from None
+        raise InvalidRequestError("base_url is not a URL; write it like http://192.168.1.5:8000") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidRequestError(f"base_url {url!r} must begin with http:// or https://, like http://192.168.1.5:8000")
+        # Without the value: it may be the key, given in the wrong place.
+        raise InvalidRequestError("base_url must begin with http:// or https://, like http://192.168.1.5:8000")
     if parts.username is not None or parts.query or parts.fragment or port == 0:
         raise InvalidRequestError("base_url is scheme, host, port and path only, like http://192.168.1.5:8000")
     return url.rstrip("/")

@@ -14,6 +14,8 @@ HEAD_BYTES = 1024
 _SHA256_MEMBER = re.compile(r"(?:\A|,)[ \t]*sha-256[ \t]*=[ \t]*:([A-Za-z0-9+/=]*):")
 _SHA256_WANTED = re.compile(r"(?:\A|,)[ \t]*sha-256[ \t]*=[ \t]*([1-9]|10)[ \t]*(?:,|\Z)")
 
+_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
+
 WANT_SHA256 = "sha-256=10"
 """Value of ``Want-Repr-Digest`` that asks the hub for an entry's digest."""
 
@@ -51,6 +53,11 @@ def is_sha256_wanted(value: str) -> bool:
         RFC 9530, section 4: a preference from 1 to 10; 0 means "not acceptable".
     """
     return _SHA256_WANTED.search(value) is not None
+
+
+def is_strong_tag(etag: object) -> bool:
+    """Tell whether ``etag`` is a strong entity tag that can be sent back (RFC 9110, section 8.8.3)."""
+    return isinstance(etag, str) and _STRONG_TAG.fullmatch(etag) is not None
 
 
 def compute_revision(rows: Iterable[tuple[str, int, str, int]]) -> str:

@@ -1,0 +1,228 @@
+"""A hub that answers what a test scripts, on a real socket, and records what it was asked."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple
+from urllib.parse import unquote
+
+FIRST_MTIME_NS = 1_700_000_000_000_000_000
+
+
+class Request(NamedTuple):
+    """One request as it came over the wire; header names in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+
+    @property
+    def path(self) -> str:
+        """The path, decoded, without the query."""
+        return unquote(self.target.partition("?")[0])
+
+
+class Reply(NamedTuple):
+    """Bytes to send as they are, and what becomes of the connection after them."""
+
+    data: bytes | Iterable[bytes]
+    end: Literal["close", "reset", "hang"] = "close"
+
+
+Script = Callable[[Request], Reply]
+
+
+class ScriptedHub:
+    """Gives every request to ``script``, one thread per connection; a connection carries one request."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._spawn(self._accept)
+
+    def of(self, method: str, prefix: str = "/") -> list[Request]:
+        """Return the requests of one method whose path begins with ``prefix``."""
+        return [request for request in self.requests if request.method == method and request.path.startswith(prefix)]
+
+    def stop(self) -> None:
+        """End everything, also what hangs."""
+        self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join(20)
+
+    def _spawn(self, work: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._stopped.is_set():
+                connection, _ = self._listener.accept()
+                self._open.add(connection)
+                self._spawn(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            request = read_request(connection)
+            if request is not None:
+                self.requests.append(request)
+                self._send(connection, self.script(request))
+        self._open.discard(connection)
+
+    def _send(self, connection: socket.socket, reply: Reply) -> None:
+        for block in [reply.data] if isinstance(reply.data, bytes) else reply.data:
+            if self._stopped.is_set():
+                return
+            connection.sendall(block)
+        if reply.end == "hang":
+            self._stopped.wait(60)
+        elif reply.end == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def read_request(connection: socket.socket) -> Request | None:
+    """Read the head of a request; None when the client went away without one."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        block = connection.recv(65536)
+        if not block:
+            return None
+        received += block
+    return parse_request(received.partition(b"\r\n\r\n")[0])
+
+
+def parse_request(head: bytes) -> Request:
+    """Read the lines of a request's head."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ", 2)
+    pairs = (line.partition(":") for line in lines)
+    return Request(method, target, {name.lower(): value.strip() for name, _, value in pairs})
+
+
+def format_head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Write the head of an answer after which the connection ends; header names in lower case, as the hub's are."""
+    lines = [
+        f"HTTP/1.1 {status} X",
+        "connection: close",
+        *(f"{name.lower()}: {value}" for name, value in headers.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> Reply:
+    """Answer with a body of declared length; ``_`` in a header's name stands for ``-``."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(format_head(status, {"Content-Length": str(len(body))} | named) + body)
+
+
+def answer_json(value: object, status: int = 200, **headers: str) -> Reply:
+    """Answer with a JSON document."""
+    return answer(status, json.dumps(value).encode(), **({"Content_Type": "application/json"} | headers))
+
+
+def answer_problem(status: int, code: str, detail: str, **headers: str) -> Reply:
+    """Answer with a problem, as the hub does."""
+    problem = {"title": "X", "status": status, "detail": detail, "code": code}
+    return answer_json(problem, status, **({"Content_Type": "application/problem+json"} | headers))
+
+
+def mtime_of(data: bytes) -> int:
+    """Give another content another time of change, in ns."""
+    return FIRST_MTIME_NS + zlib.crc32(data)
+
+
+def md5_of_head(data: bytes) -> str:
+    """Compute the contract's ``hash``."""
+    return hashlib.md5(data[:1024]).hexdigest()
+
+
+def columns_of(files: Mapping[str, bytes], **changes: object) -> dict[str, object]:
+    """Build the manifest of ``files`` as columns; its revision is right even if ``changes`` make it otherwise wrong."""
+    paths = sorted(files)
+    columns: dict[str, object] = {
+        "paths": paths,
+        "sizes": [len(files[path]) for path in paths],
+        "mtimes_ns": [mtime_of(files[path]) for path in paths],
+        "hashes": [md5_of_head(files[path]) for path in paths],
+        "digests": [None] * len(paths),
+    } | changes
+    rows = zip(*(columns[name] for name in ("paths", "sizes", "hashes", "mtimes_ns")), strict=False)  # type: ignore[call-overload]
+    state = "".join(f"{path}\0{size}\0{head}\0{mtime}\n" for path, size, head, mtime in rows)
+    return {"revision": hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:32]} | columns
+
+
+class HonestScript:
+    """Does what the hub does, for one dataset ``cats``: what a test overrides is the one thing that is wrong.
+
+    Args:
+        files: Content of each entry; may be changed at any time.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = dict(files)
+
+    def __call__(self, request: Request) -> Reply:
+        if request.path == "/datasets":
+            return answer_json(["cats"])
+        if request.path == "/manifest/cats":
+            return self.send_manifest(request)
+        data = self.files.get(request.path.removeprefix("/file/cats/"))
+        if data is None:
+            return answer_problem(404, "entry_not_found", f"no {request.path} here")
+        return self.send_entry(request, data)
+
+    def send_manifest(self, request: Request) -> Reply:
+        """Answer with the manifest, or that it is still right."""
+        columns = columns_of(self.files)
+        etag = f'W/"{columns["revision"]}"'
+        if request.headers.get("if-none-match") == etag:
+            return Reply(format_head(304, {"ETag": etag}))
+        return answer_json(columns, ETag=etag)
+
+    def send_entry(self, request: Request, data: bytes) -> Reply:
+        """Answer with an entry, or the rest of it."""
+        headers = describe(data)
+        wanted = request.headers
+        if wanted.get("if-none-match") == headers["ETag"]:
+            return Reply(format_head(304, {"ETag": headers["ETag"]}))
+        if "if-match" in wanted and wanted["if-match"] != headers["ETag"]:
+            return answer_problem(412, "precondition_failed", "it is another version now")
+        start, status = 0, 200
+        if "range" in wanted and wanted.get("if-range") == headers["ETag"]:
+            start, status = int(wanted["range"].removeprefix("bytes=").removesuffix("-")), 206
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        headers["Content-Length"] = str(len(data) - start)
+        return Reply(format_head(status, headers) + (b"" if request.method == "HEAD" else data[start:]))
+
+
+def describe(data: bytes) -> dict[str, str]:
+    """Write the headers that say what an entry is."""
+    digest = hashlib.sha256(data)
+    return {
+        "Content-Length": str(len(data)),
+        "ETag": f'"{digest.hexdigest()[:32]}"',
+        "X-DSX-Hash": md5_of_head(data),
+        "X-DSX-Mtime-Ns": str(mtime_of(data)),
+        "Repr-Digest": f"sha-256=:{base64.b64encode(digest.digest()).decode()}:",
+    }

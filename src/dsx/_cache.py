@@ -69,14 +69,6 @@ class Cache:
             seeds = functools.partial(list_named_files, self.root, self.private / "manifests")
             return _Parts(Ledger(self.private, seeds), Workshop(self.private / "tmp"))
 
-    def open(self) -> None:
-        """Make the folder, unless it is there.
-
-        Raises:
-            CacheError: It cannot be made.
-        """
-        self._opened.get()
-
     @property
     def _parts(self) -> _Parts:
         """What this process has open; anew when somebody has removed the folder meanwhile."""

@@ -12,11 +12,11 @@ import os
 import re
 import sqlite3
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from dsx._process import quiet
 from dsx.protocol.paths import fold_path
 
 log = logging.getLogger("dsx")
@@ -86,8 +86,8 @@ class Ledger:
     def __init__(self, folder: Path, seeds: Callable[[], Iterable[tuple[str, str]]]) -> None:
         self._file = folder / "ledger.sqlite"
         self._seeds = seeds
-        self._lock = threading.RLock()
-        self._db = self._open()
+        with quiet:
+            self._db = self._open()
 
     def get(self, dataset: str, path: str) -> Record | None:
         """Return what is known of one file."""
@@ -151,12 +151,12 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with quiet:
             self._db.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do ``work`` in one transaction; a ledger that fails is replaced, and the work done again."""
-        with self._lock:
+        with quiet:
             try:
                 with self._db:
                     return work(self._db)
@@ -236,7 +236,7 @@ def is_network_disk(folder: Path) -> bool:
 
 
 def _connect(file: Path | str) -> sqlite3.Connection:
-    # check_same_thread: the ledger's own lock keeps threads apart.
+    # check_same_thread: the lock `quiet` keeps threads apart.
     db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")

@@ -97,7 +97,6 @@ class Manifests:
         """Keep a manifest on disk; one that cannot be kept is no reason not to use it."""
         if self._cache is None:
             return
-        self._cache.open()
         try:
             self._cache.write_document(self._cache.manifest_file(dataset), format_rows_file(manifest))
             self._cache.write_document(self._cache.columns_file(dataset), format_columns_file(etag, data))
@@ -106,9 +105,10 @@ class Manifests:
 
     def _restore_rows(self, dataset: str, manifest: Manifest) -> None:
         """Write the contract's array anew when it is not as it was written."""
-        if self._cache is None or self._cache.is_as_written(self._cache.manifest_file(dataset)):
+        if self._cache is None:
             return
         try:
-            self._cache.write_document(self._cache.manifest_file(dataset), format_rows_file(manifest))
+            if not self._cache.is_as_written(file := self._cache.manifest_file(dataset)):
+                self._cache.write_document(file, format_rows_file(manifest))
         except CacheError as error:
             log.warning("the manifest of dataset %s is not kept: %s", shown(dataset), error)

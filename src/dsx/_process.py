@@ -10,6 +10,11 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+quiet = threading.RLock()
+"""Held by whoever is inside a library that has locks of its own, like SQLite; nobody is, while the process forks.
+
+A lock that another thread holds at that moment stays held in the child for ever, and those cannot be made anew."""
+
 # What a child inherits of its parent is neither used nor closed in the child: closing an inherited SQLite connection or
 # socket would disturb the parent. It is kept here so that no finaliser runs.
 _inherited: list[object] = []
@@ -56,9 +61,10 @@ class PerProcess(Generic[T]):
 
 
 def _start_all_anew() -> None:
+    quiet.release()
     for value in list(_all):
         value._start_anew()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_all_anew)
+    os.register_at_fork(before=quiet.acquire, after_in_parent=quiet.release, after_in_child=_start_all_anew)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dsx._manifests
-from dsx import DatasetHubClient, DatasetNotFoundError, HubUnreachableError, IntegrityError
+from dsx import CacheError, DatasetHubClient, DatasetNotFoundError, HubUnreachableError, IntegrityError
 
 from .conftest import Dataset, files_below
 from .proxy import Proxy
@@ -261,9 +261,8 @@ def test_wrong_manifest_leaves_the_cached_one_as_it_was(
     assert (plain_file.read_bytes(), columns_file.read_bytes()) == before
 
 
-def test_cache_that_cannot_be_written_does_not_keep_the_manifest_back(
-    connect: Connect, hub: ScriptedHub, cache_dir: Path
-) -> None:
+def test_cache_that_cannot_be_is_a_cache_error(connect: Connect, hub: ScriptedHub, cache_dir: Path) -> None:
     cache_dir.write_bytes(b"a file where the folder should be")
-    assert connect(hub.url).get_manifest("cats") == ROWS
+    with pytest.raises(CacheError, match="cache_dir"):
+        connect(hub.url).get_manifest("cats")
     assert cache_dir.read_bytes() == b"a file where the folder should be"

@@ -44,13 +44,14 @@ class MyClient(DatasetHubClient):
 
 
 FORK = """
-    import os, sys
+    import os, signal, sys
     from dsx import DatasetHubClient
     hub = DatasetHubClient(sys.argv[1], sys.argv[2], sys.argv[3])
     dataset = sys.argv[4]
     hub.get_manifest(dataset), hub.get_file(dataset, "a"), hub.get_file_bytes(dataset, "b")
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # the end of a child that hangs
         code = 1
         try:
             assert hub.get_file_bytes(dataset, "b") == b"b" * 5000
@@ -77,7 +78,7 @@ def test_client_works_in_a_child_while_its_parent_goes_on(dataset: Dataset, cach
 
 
 FORK_WHILE_BUSY = """
-    import os, sys, threading
+    import os, signal, sys, threading
     from dsx import DatasetHubClient
     hub = DatasetHubClient(sys.argv[1], sys.argv[2], sys.argv[3])
     dataset, busy = sys.argv[4], threading.Event()
@@ -85,18 +86,22 @@ FORK_WHILE_BUSY = """
         while not busy.is_set():
             hub.get_file(dataset, "a"), hub.get_file_bytes(dataset, "b"), hub.get_cache_size()
     hub.get_manifest(dataset)
+    codes = []
     threads = [threading.Thread(target=work) for _ in range(4)]
     [thread.start() for thread in threads]
     for _ in range(10):
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # the end of a child that hangs
             ok = hub.get_file_bytes(dataset, "b") == b"b" * 5000 and hub.get_file(dataset, "a").is_file()
             os._exit(0 if ok else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if any(codes):
+            break
     busy.set()
     [thread.join() for thread in threads]
     hub.close()
-    print("all")
+    print("all" if codes == [0] * 10 else codes)
 """
 
 

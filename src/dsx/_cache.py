@@ -69,6 +69,14 @@ class Cache:
             seeds = functools.partial(list_named_files, self.root, self.private / "manifests")
             return _Parts(Ledger(self.private, seeds), Workshop(self.private / "tmp"))
 
+    def open(self) -> None:
+        """Make the folder, unless it is there.
+
+        Raises:
+            CacheError: It cannot be made.
+        """
+        self._opened.get()
+
     @property
     def _parts(self) -> _Parts:
         """What this process has open; anew when somebody has removed the folder meanwhile."""
@@ -136,18 +144,22 @@ class Cache:
             same.
         """
         target = self.target(dataset, path)
-        for other in self.ledger.list_folded(dataset, path):
-            if is_same_file(target, self.target(dataset, other)):
-                raise CacheError(
-                    f"{shown(path)} and {shown(other)} of dataset {shown(dataset)} would be one file in {self.root}: "
-                    "its file system takes their names for the same; read one of them with get_file_bytes()"
-                )
+        self._check_collision(dataset, path)
+        is_there = os.path.lexists(target)  # looked for before its record: publish() writes that first
         record = self.ledger.get(dataset, path)
-        if os.path.lexists(target) and not (record is not None and record.is_ours):
+        if is_there and not (record is not None and record.is_ours):
             raise CacheError(
                 f"{target} is in the way: dsx did not put it there, and it is not the hub's {shown(path)}; "
                 "move it away, or use another cache_dir"
             )
+
+    def _check_collision(self, dataset: str, path: str) -> None:
+        for other in self.ledger.list_folded(dataset, path):
+            if is_same_file(self.target(dataset, path), self.target(dataset, other)):
+                raise CacheError(
+                    f"{shown(path)} and {shown(other)} of dataset {shown(dataset)} would be one file in {self.root}: "
+                    "its file system takes their names for the same; read one of them with get_file_bytes()"
+                )
 
     def adopt(self, dataset: str, path: str, record: Record) -> None:
         """Vouch from now on for a file that somebody else put there and that was verified; it stays theirs."""
@@ -176,6 +188,11 @@ class Cache:
             self._make_room(dataset, path)
             make_folders(target.parent)
             move_file(temporary, target)
+            try:
+                self._check_collision(dataset, path)
+            except CacheError:
+                target.unlink()  # two came at the same time: neither may stand for the other
+                raise
             self._parts.unsynced[dataset, path] = mtime_ns
             if self._parts.is_sync_due():
                 self.sync()

@@ -112,6 +112,7 @@ def fetch_entry(
         except DsxError as error:
             if isinstance(error, (IntegrityError, ConflictError)):
                 transfer.start_anew()
+            transfer.name_in(error)
             patience.wait_after(error)
 
 
@@ -238,6 +239,11 @@ class _Transfer:
         if digest is not None and digest != sink.digest:
             raise IntegrityError(f"{self._name} came with other bytes than its digest says; thrown away")
         return Fetched(True, computed, parse_mtime(headers.get("X-DSX-Mtime-Ns", "")))
+
+    def name_in(self, error: DsxError) -> None:
+        """Make an error say which entry it is about."""
+        if shown(self._path) not in str(error) and self._name not in str(error):
+            error.args = (f"{self._name}: {error}",)
 
     def start_anew(self) -> None:
         """Throw away what has come: it is wrong, or of a version that is gone."""

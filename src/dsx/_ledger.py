@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import sqlite3
 import sys
+import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dsx._process import quiet
+from dsx._process import before_fork, quiet
 from dsx.protocol.paths import fold_path
 
 log = logging.getLogger("dsx")
@@ -45,6 +48,8 @@ CREATE INDEX IF NOT EXISTS files_by_fold ON files (dataset, fold);
 """
 
 T = TypeVar("T")
+
+_all: weakref.WeakSet[Ledger] = weakref.WeakSet()
 
 
 class Record(NamedTuple):
@@ -86,8 +91,11 @@ class Ledger:
     def __init__(self, folder: Path, seeds: Callable[[], Iterable[tuple[str, str]]]) -> None:
         self._file = folder / "ledger.sqlite"
         self._seeds = seeds
+        self._is_in_memory = False
+        self._kept: sqlite3.Connection | None = None
         with quiet:
-            self._db = self._open()
+            self._db()
+        _all.add(self)
 
     def get(self, dataset: str, path: str) -> Record | None:
         """Return what is known of one file."""
@@ -152,18 +160,29 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         with quiet:
-            self._db.close()
+            if self._kept is not None:
+                self._kept.close()
+                self._kept = None
+
+    def rest(self) -> None:
+        """Close the file until it is next needed: SQLite does not carry an open one over a fork."""
+        if not self._is_in_memory:
+            self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do ``work`` in one transaction; a ledger that fails is replaced, and the work done again."""
         with quiet:
             try:
-                with self._db:
-                    return work(self._db)
+                return _transact(self._db(), work)
             except sqlite3.Error as error:
-                self._replace(error)
-                with self._db:
-                    return work(self._db)
+                self.close()
+                self._kept = self._recover(error)
+                return _transact(self._kept, work)
+
+    def _db(self) -> sqlite3.Connection:
+        if self._kept is None:
+            self._kept = self._open()
+        return self._kept
 
     def _open(self) -> sqlite3.Connection:
         if is_network_disk(self._file.parent):
@@ -176,10 +195,6 @@ class Ledger:
         except sqlite3.Error as error:
             return self._recover(error)
         return db
-
-    def _replace(self, error: sqlite3.Error) -> None:
-        self._db.close()
-        self._db = self._recover(error)
 
     def _recover(self, error: sqlite3.Error) -> sqlite3.Connection:
         """Set a damaged ledger aside and begin a new one; where it just cannot be used, keep it in memory."""
@@ -206,6 +221,7 @@ class Ledger:
         log.warning(
             "the cache's ledger %s cannot be used (%s); its files are verified when asked for", self._file, reason
         )
+        self._is_in_memory = True
         db = _connect(":memory:")
         self._seed(db)
         return db
@@ -235,16 +251,43 @@ def is_network_disk(folder: Path) -> bool:
     return kind in _NETWORK_TYPES
 
 
+def _rest_all() -> None:
+    for ledger in list(_all):
+        ledger.rest()
+
+
+before_fork.append(_rest_all)
+
+
+def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do ``work`` in one transaction; while another process holds the file, try again."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            with db:
+                return work(db)
+        except sqlite3.OperationalError as error:
+            # Some steps of SQLite, like the change to WAL, do not wait as long as the timeout says.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.001, 0.05))  # noqa: S311 -- jitter
+
+
 def _connect(file: Path | str) -> sqlite3.Connection:
     # check_same_thread: the lock `quiet` keeps threads apart.
     db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
     try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last records; their files are verified
-        db.executescript(_TABLES)
+        return _transact(db, _prepare)
     except sqlite3.Error:
         db.close()
         raise
+
+
+def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
+    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last records; their files are verified
+    db.executescript(_TABLES)
     return db
 
 

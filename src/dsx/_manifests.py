@@ -97,6 +97,7 @@ class Manifests:
         """Keep a manifest on disk; one that cannot be kept is no reason not to use it."""
         if self._cache is None:
             return
+        self._cache.open()
         try:
             self._cache.write_document(self._cache.manifest_file(dataset), format_rows_file(manifest))
             self._cache.write_document(self._cache.columns_file(dataset), format_columns_file(etag, data))

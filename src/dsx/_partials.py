@@ -73,6 +73,7 @@ class Partial:
         self.head = b""
         self._checked = 0
         self._hash = hashlib.sha256()
+        self._is_torn = False  # whether a write was interrupted, by Ctrl-C or a full disk
 
     @property
     def digest(self) -> str:
@@ -90,11 +91,13 @@ class Partial:
 
     def write(self, block: bytes) -> None:
         """Append ``block``."""
+        self._is_torn = True
         self._file.write(block)
         self._hash.update(block)
         if self.offset < HEAD_BYTES:
             self.head = (self.head + block[:HEAD_BYTES])[:HEAD_BYTES]
         self.offset += len(block)
+        self._is_torn = False
         if self.offset - self._checked >= CHECKPOINT_BYTES and self.offset < self.size:
             self._write_checkpoint()
 
@@ -136,7 +139,8 @@ class Partial:
                 self._throw_away()
                 return False
             try:
-                self._write_checkpoint()
+                if not self._is_torn:  # else the last checkpoint is what is known to be right
+                    self._write_checkpoint()
                 self._file.close()
             except OSError:  # the disk is full
                 self._throw_away()

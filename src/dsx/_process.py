@@ -15,6 +15,9 @@ quiet = threading.RLock()
 
 A lock that another thread holds at that moment stays held in the child for ever, and those cannot be made anew."""
 
+before_fork: list[Callable[[], None]] = []
+"""Called while `quiet` is held, before the process forks; to close what a child must not inherit open."""
+
 # What a child inherits of its parent is neither used nor closed in the child: closing an inherited SQLite connection or
 # socket would disturb the parent. It is kept here so that no finaliser runs.
 _inherited: list[object] = []
@@ -60,6 +63,12 @@ class PerProcess(Generic[T]):
         self._lock = threading.Lock()
 
 
+def _prepare_fork() -> None:
+    quiet.acquire()
+    for call in before_fork:
+        call()
+
+
 def _start_all_anew() -> None:
     quiet.release()
     for value in list(_all):
@@ -67,4 +76,4 @@ def _start_all_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=quiet.acquire, after_in_parent=quiet.release, after_in_child=_start_all_anew)
+    os.register_at_fork(before=_prepare_fork, after_in_parent=quiet.release, after_in_child=_start_all_anew)

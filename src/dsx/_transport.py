@@ -8,6 +8,7 @@ let a ``.netrc`` replace the header.
 from __future__ import annotations
 
 import email.utils
+import errno
 import http.cookiejar
 import ipaddress
 import json
@@ -112,7 +113,7 @@ class Transport:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = READ_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> Iterator[Answer]:
         """Send one request and give its answer, body unread; leaving the context lets go of the connection.
 
@@ -120,7 +121,7 @@ class Transport:
             method: HTTP method.
             path: Path and query below the base URL, percent-encoded.
             headers: More request headers.
-            timeout_s: Longest silence of the hub, in seconds.
+            timeout_s: Longest silence of the hub, in seconds; by default `READ_TIMEOUT_S`.
 
         Raises:
             DsxError: What the hub's error answer, or its absence, stands for.
@@ -132,7 +133,7 @@ class Transport:
                 headers=dict(headers or {}),
                 stream=True,
                 allow_redirects=False,
-                timeout=(CONNECT_TIMEOUT_S, timeout_s),
+                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S if timeout_s is None else timeout_s),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise translate(error, self._describe_way()) from error
@@ -250,6 +251,8 @@ def quote_path(*segments: str) -> str:
 
 def translate(error: Exception, url: str) -> DsxError:
     """Say in our words what a library below said."""
+    if getattr(_innermost(error), "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return HubError("this process has too many files open; close some, or raise its limit (ulimit -n)")
     for theirs, ours, retryable in TRANSLATIONS:
         if isinstance(error, theirs):
             translated = ours(_word(error, ours, url))
@@ -271,13 +274,18 @@ def _word(error: Exception, ours: type[DsxError], url: str) -> str:
     return f"no hub answers at {url} ({reason}); is it running, and is base_url right?"
 
 
-def _innermost_reason(error: BaseException) -> str:
-    """Dig the system's own words out of what requests and urllib3 wrapped around them."""
+def _innermost(error: BaseException) -> BaseException:
+    """Dig the system's own error out of what requests and urllib3 wrapped around it."""
     while True:
         inner = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, BaseException)), None)
+        inner = inner or error.__cause__
         if not isinstance(inner, BaseException):
-            break
+            return error
         error = inner
+
+
+def _innermost_reason(error: BaseException) -> str:
+    error = _innermost(error)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     said = re.search(r"\[Errno -?\d+\] (.+?)\)?\Z", text)
     return printable(said[1] if said else text)

@@ -252,7 +252,7 @@ def quote_path(*segments: str) -> str:
 def translate(error: Exception, url: str) -> DsxError:
     """Say in our words what a library below said."""
     if getattr(_innermost(error), "errno", None) in (errno.EMFILE, errno.ENFILE):
-        return HubError("this process has too many files open; close some, or raise its limit (ulimit -n)")
+        return HubError("this process has too many open files; close some, or raise its limit (ulimit -n)")
     for theirs, ours, retryable in TRANSLATIONS:
         if isinstance(error, theirs):
             translated = ours(_word(error, ours, url))

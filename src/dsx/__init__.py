@@ -27,8 +27,11 @@ from dsx.errors import (
     MissingExtraError,
     NotFoundError,
     RangeError,
+    RevisionNotFoundError,
     UnreadableError,
 )
+from dsx.manifest import Manifest, ManifestEntry
+from dsx.protocol.models import DatasetDiff, RevisionInfo
 from dsx.protocol.version import __version__
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "CacheDisabledError",
     "CacheError",
     "ConflictError",
+    "DatasetDiff",
     "DatasetHubClient",
     "DatasetNotFoundError",
     "DownloadError",
@@ -48,9 +52,13 @@ __all__ = [
     "IntegrityError",
     "InvalidPathError",
     "InvalidRequestError",
+    "Manifest",
+    "ManifestEntry",
     "MissingExtraError",
     "NotFoundError",
     "RangeError",
+    "RevisionInfo",
+    "RevisionNotFoundError",
     "UnreadableError",
     "__version__",
 ]

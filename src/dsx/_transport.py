@@ -299,13 +299,15 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
             "if that is the hub, use it as base_url"
         )
     problem = _read_problem(answer)
-    row = PROBLEMS.get(str(problem.get("code")))
+    code = str(problem.get("code"))
+    row = PROBLEMS.get(code)
     kind = row.error if row else _BY_STATUS.get(answer.status, HubError)
     detail = problem.get("detail")
     text = printable(detail[:2000]) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
     if kind is AccessDeniedError:
         text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
     error = kind(text)
+    error.code = code if row else None
     error.retry_after_s = _parse_retry_after(answer.headers.get("Retry-After"))
     error.request_id = printable(answer.headers.get("X-Request-Id", "")) or None
     return error

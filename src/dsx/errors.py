@@ -3,7 +3,8 @@
     DsxError
     ├── NotFoundError                  FileNotFoundError
     │   ├── DatasetNotFoundError
-    │   └── EntryNotFoundError
+    │   ├── EntryNotFoundError
+    │   └── RevisionNotFoundError
     ├── AccessDeniedError              PermissionError
     ├── HubUnreachableError            ConnectionError     retryable
     │   └── HubUnavailableError                            retryable
@@ -39,11 +40,13 @@ class DsxError(Exception):
         retryable: Whether the same call may succeed when it is made again.
         retry_after_s: Seconds that the hub asked to wait before that, or None.
         request_id: The id under which the hub logged the request, or None.
+        code: The hub's stable name of the problem, a key of `PROBLEMS`, or None.
     """
 
     retryable: bool = False
     retry_after_s: float | None = None
     request_id: str | None = None
+    code: str | None = None
 
 
 class NotFoundError(DsxError, FileNotFoundError):
@@ -56,6 +59,10 @@ class DatasetNotFoundError(NotFoundError):
 
 class EntryNotFoundError(NotFoundError):
     """The dataset has no such entry."""
+
+
+class RevisionNotFoundError(NotFoundError):
+    """The dataset has no such revision, or has it no longer; ``hub.list_revisions(name)`` lists those it has."""
 
 
 class AccessDeniedError(DsxError, PermissionError):
@@ -145,6 +152,7 @@ PROBLEMS: dict[str, Problem] = {
     "unauthorized": Problem(401, AccessDeniedError),
     "dataset_not_found": Problem(404, DatasetNotFoundError),
     "entry_not_found": Problem(404, EntryNotFoundError),
+    "revision_not_found": Problem(404, RevisionNotFoundError),
     "route_not_found": Problem(404, NotFoundError),
     "method_not_allowed": Problem(405, HubError),
     "conflict": Problem(409, ConflictError),

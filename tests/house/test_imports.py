@@ -15,8 +15,9 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 # From the floor up; a module may import from lower tiers only. A new module finds its place here first.
 DSX_TIERS = [
     {"dsx.errors", "dsx.protocol.version", "dsx.protocol.text"},
-    {"dsx.protocol", "dsx.protocol.paths", "dsx.protocol.digests"},
+    {"dsx.protocol", "dsx.protocol.paths", "dsx.protocol.digests", "dsx.protocol.globs"},
     {"dsx.protocol.models"},
+    {"dsx._columns"},
     {"dsx.config", "dsx.manifest", "dsx._process", "dsx._retry", "dsx._disk", "dsx._progress"},
     {"dsx._transport", "dsx._ledger", "dsx._partials", "dsx._manifest_files"},
     {"dsx._cache", "dsx._fetch"},

@@ -24,7 +24,8 @@ def test_public_names_of_the_sdk_are_these() -> None:
     classes = {
         name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == "dsx.errors"
     }
-    assert set(dsx.__all__) == {"DatasetHubClient", "__version__"} | (classes - {"Problem"})
+    others = {"DatasetDiff", "DatasetHubClient", "Manifest", "ManifestEntry", "RevisionInfo", "__version__"}
+    assert set(dsx.__all__) == others | (classes - {"Problem"})
 
 
 def test_public_names_of_the_hub_are_these() -> None:

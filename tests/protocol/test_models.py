@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from dsx.protocol.models import DatasetInfo, Health, ManifestColumns, ManifestEntry, ProblemDetail
+from dsx.protocol.models import (
+    DatasetDiff,
+    DatasetInfo,
+    Health,
+    ManifestColumns,
+    ManifestRow,
+    ProblemDetail,
+    RevisionInfo,
+)
 
 HASH = "5d41402abc4b2a76b9719d911017c592"
 ENTRY = {"path": "train/a.png", "size": 5, "hash": HASH}
@@ -24,16 +32,16 @@ COLUMNS = {
 
 
 def test_row_of_the_contract_is_accepted() -> None:
-    entry = ManifestEntry.model_validate_json(json.dumps(ENTRY))
+    entry = ManifestRow.model_validate_json(json.dumps(ENTRY))
     assert (entry.path, entry.size, entry.hash) == ("train/a.png", 5, HASH)
 
 
 def test_row_dumps_to_the_members_of_the_contract() -> None:
-    assert ManifestEntry.model_validate(ENTRY).model_dump() == ENTRY
+    assert ManifestRow.model_validate(ENTRY).model_dump() == ENTRY
 
 
 def test_member_that_a_newer_hub_adds_is_ignored() -> None:
-    assert ManifestEntry.model_validate(ENTRY | {"colour": "red"}).model_dump() == ENTRY
+    assert ManifestRow.model_validate(ENTRY | {"colour": "red"}).model_dump() == ENTRY
 
 
 @pytest.mark.parametrize(
@@ -62,28 +70,28 @@ def test_member_that_a_newer_hub_adds_is_ignored() -> None:
 )
 def test_row_that_is_wrong_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        ManifestEntry.model_validate_json(json.dumps(ENTRY | change))
+        ManifestRow.model_validate_json(json.dumps(ENTRY | change))
 
 
 @pytest.mark.parametrize("member", ["path", "size", "hash"])
 def test_row_that_lacks_a_member_is_refused(member: str) -> None:
     with pytest.raises(ValidationError):
-        ManifestEntry.model_validate({name: value for name, value in ENTRY.items() if name != member})
+        ManifestRow.model_validate({name: value for name, value in ENTRY.items() if name != member})
 
 
 @given(st.integers(0, 2**63 - 1))
 def test_any_size_that_a_file_can_have_is_accepted(size: int) -> None:
-    assert ManifestEntry.model_validate(ENTRY | {"size": size}).size == size
+    assert ManifestRow.model_validate(ENTRY | {"size": size}).size == size
 
 
 def test_rows_cannot_be_changed() -> None:
-    entry = ManifestEntry.model_validate(ENTRY)
+    entry = ManifestRow.model_validate(ENTRY)
     with pytest.raises(ValidationError):
         entry.size = 6  # type: ignore[misc]  # refused, which is the point
 
 
 def test_manifest_of_rows_is_an_array() -> None:
-    rows = TypeAdapter(list[ManifestEntry]).validate_json(json.dumps([ENTRY]))
+    rows = TypeAdapter(list[ManifestRow]).validate_json(json.dumps([ENTRY]))
     assert [row.path for row in rows] == ["train/a.png"]
 
 
@@ -124,7 +132,18 @@ def test_columns_of_an_empty_dataset_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"entries": -1}, {"bytes": -1}, {"name": "../x"}, {"left_out": {"name": "two"}}], ids=str
+    "change",
+    [
+        {"entries": -1},
+        {"bytes": -1},
+        {"name": "../x"},
+        {"left_out": {"name": "two"}},
+        {"revision": "latest"},
+        {"scanning": "no"},
+        {"digest_share": 1.5},
+        {"digest_share": -0.1},
+    ],
+    ids=str,
 )
 def test_dataset_info_that_is_wrong_is_refused(change: dict[str, object]) -> None:
     info = {
@@ -138,6 +157,46 @@ def test_dataset_info_that_is_wrong_is_refused(change: dict[str, object]) -> Non
     assert DatasetInfo.model_validate(info).left_out == {"name": 2}
     with pytest.raises(ValidationError):
         DatasetInfo.model_validate(info | change)
+
+
+def test_dataset_info_during_a_first_scan_has_no_revision() -> None:
+    info = {"name": "cats", "entries": 7, "bytes": 2, "revision": None, "scanned_at": None, "scanning": True}
+    read = DatasetInfo.model_validate_json(json.dumps(info | {"digest_share": 0.0, "left_out": {}}))
+    assert (read.revision, read.scanned_at, read.scanning, read.entries) == (None, None, True, 7)
+
+
+REVISION = {"revision": "0" * 32, "created_at": "2024-01-01T00:00:00+00:00", "entries": 1, "bytes": 2}
+
+
+def test_revision_info_is_accepted() -> None:
+    assert RevisionInfo.model_validate(REVISION).model_dump() == REVISION
+
+
+@pytest.mark.parametrize("change", [{"revision": "latest"}, {"entries": -1}, {"bytes": "2"}, {"created_at": 3}], ids=str)
+def test_revision_info_that_is_wrong_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        RevisionInfo.model_validate(REVISION | change)
+
+
+DIFF = {"from": "0" * 32, "to": "1" * 32, "added": ["a"], "changed": ["b"], "removed": []}
+
+
+def test_diff_is_accepted_and_written_as_it_came() -> None:
+    diff = DatasetDiff.model_validate_json(json.dumps(DIFF))
+    assert (diff.from_revision, diff.to_revision) == ("0" * 32, "1" * 32)
+    assert (diff.added, diff.changed, diff.removed) == (["a"], ["b"], [])
+    assert diff.model_dump(by_alias=True) == DIFF
+
+
+def test_diff_can_be_built_by_the_names_of_its_fields() -> None:
+    diff = DatasetDiff(from_revision="0" * 32, to_revision="1" * 32, added=["a"], changed=["b"], removed=[])
+    assert diff.model_dump(by_alias=True) == DIFF
+
+
+@pytest.mark.parametrize("change", [{"from": "a"}, {"added": ["../x"]}, {"changed": "a"}, {"removed": None}], ids=str)
+def test_diff_that_is_wrong_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        DatasetDiff.model_validate_json(json.dumps(DIFF | change))
 
 
 def test_health_is_status_and_version() -> None:

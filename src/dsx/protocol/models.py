@@ -28,7 +28,7 @@ class WireModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-class ManifestEntry(WireModel):
+class ManifestRow(WireModel):
     """One row of the contract's manifest."""
 
     path: EntryPath = Field(description="Path relative to the dataset, with / between segments.")
@@ -57,15 +57,58 @@ class ManifestColumns(WireModel):
         return self
 
 
+ManifestEntry = ManifestRow  # the hub's routes still say it; goes with the next change there
+
+
 class DatasetInfo(WireModel):
     """What ``GET /datasets/{dataset}`` says about one dataset."""
 
     name: DatasetName
+    entries: int = Field(ge=0, description="Number of entries; during the first scan, of those found so far.")
+    bytes: int = Field(ge=0, description="Sum of their sizes.")
+    revision: Revision | None = Field(default=None, description="Newest revision; null until the first scan has ended.")
+    scanned_at: str | None = Field(default=None, description="When the folder was last read: ISO 8601, UTC.")
+    scanning: bool = Field(default=False, description="Whether the folder is being read just now.")
+    digest_share: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the entries whose SHA-256 the hub knows, from 0 to 1."
+    )
+    left_out: dict[str, int] = Field(description="How many files were left out of the manifest, by reason.")
+
+
+class RevisionInfo(WireModel):
+    """One revision that the hub keeps of a dataset.
+
+    Attributes:
+        revision: Its id.
+        created_at: When it was published: ISO 8601, UTC.
+        entries: Number of entries.
+        bytes: Sum of their sizes, in bytes.
+    """
+
+    revision: Revision
+    created_at: str = Field(description="When it was published: ISO 8601, UTC.")
     entries: int = Field(ge=0, description="Number of entries.")
     bytes: int = Field(ge=0, description="Sum of their sizes.")
-    revision: Revision
-    scanned_at: str = Field(description="When the folder was last read: ISO 8601, UTC.")
-    left_out: dict[str, int] = Field(description="How many files were left out of the manifest, by reason.")
+
+
+class DatasetDiff(WireModel):
+    """What differs between two revisions of a dataset; the paths are sorted.
+
+    Attributes:
+        from_revision: The one, ``from`` in JSON.
+        to_revision: The other, ``to`` in JSON.
+        added: Paths that only the other has.
+        changed: Paths that both have, with other content or another modification time.
+        removed: Paths that only the one has.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_revision: Revision = Field(alias="from", description="The revision compared with.")
+    to_revision: Revision = Field(alias="to", description="The revision compared.")
+    added: list[EntryPath] = Field(description="Paths that only `to` has.")
+    changed: list[EntryPath] = Field(description="Paths of entries that differ.")
+    removed: list[EntryPath] = Field(description="Paths that only `from` has.")
 
 
 class Health(WireModel):

@@ -7,7 +7,7 @@
     ├── cats/train/1.png         an entry: complete and verified, or not there
     └── .dsx/
         ├── ledger.sqlite        what the SDK published; see `_ledger`
-        ├── manifests/cats.json  the manifest as columns, with its validator; see `_manifests`
+        ├── manifests/           manifests as columns, the newest and pinned ones; see `_manifest_files`
         └── tmp/                 downloads under way; see `_partials`
 
 Three rules. A file gets its final name by one atomic rename, when it is complete and verified. It is used without a
@@ -23,7 +23,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -38,7 +38,7 @@ from dsx._disk import (
     sync_files,
 )
 from dsx._ledger import UNVERIFIED, Ledger, Record
-from dsx._manifest_files import MANIFEST_SUFFIX, list_named_files, read_rows_file
+from dsx._manifest_files import MANIFEST_SUFFIX, PINNED_SUFFIX, list_named_files, read_rows_file
 from dsx._partials import Partial, Workshop
 from dsx._process import PerProcess
 from dsx.errors import CacheError, InvalidPathError
@@ -61,12 +61,13 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.private = root / ".dsx"
+        self.manifests = self.private / "manifests"
         self._opened = PerProcess(self._open)
 
     def _open(self) -> _Parts:
         with cache_errors(self.root):
             make_folders(self.private)
-            seeds = functools.partial(list_named_files, self.root, self.private / "manifests")
+            seeds = functools.partial(list_named_files, self.root, self.manifests)
             return _Parts(Ledger(self.private, seeds), Workshop(self.private / "tmp"))
 
     def open(self) -> None:
@@ -110,9 +111,14 @@ class Cache:
         return self.root / f"{dataset}{MANIFEST_SUFFIX}"
 
     def columns_file(self, dataset: str) -> Path:
-        """Return where the SDK keeps the manifest of ``dataset`` for itself."""
+        """Return where the SDK keeps the newest manifest of ``dataset`` for itself."""
         check_cacheable(dataset)
-        return self.private / "manifests" / f"{dataset}.json"
+        return self.manifests / f"{dataset}.json"
+
+    def pinned_file(self, dataset: str, revision: str) -> Path:
+        """Return where the SDK keeps the manifest of one revision of ``dataset``."""
+        check_cacheable(dataset)
+        return self.manifests / f"{dataset}@{revision}.json"
 
     def find(self, dataset: str, path: str) -> Record | None:
         """Return the record of an entry when the ledger vouches for the file on the disk, else None.
@@ -211,7 +217,7 @@ class Cache:
                 if old in below:
                     remove_empty_folders(file.parent, below=self.root)
 
-    def write_document(self, file: Path, data: bytes) -> None:
+    def write_document(self, file: Path, parts: Iterable[bytes], *, revision: str = "") -> None:
         """Write a manifest in one atomic step. A file of somebody else's that has its name is moved aside, not lost."""
         known = self.ledger.get("", file.name)  # opens the ledger: it must be there before the first manifest is
         with cache_errors(file), self.workshop.scratch(file.name) as temporary:
@@ -220,20 +226,21 @@ class Cache:
                 file.rename(aside)
                 log.warning("%s is no manifest; it was moved to %s", file, aside.name)
             make_folders(file.parent)
-            temporary.write_bytes(data)
+            with open(temporary, "wb") as opened:
+                opened.writelines(parts)
             status = temporary.stat()
             move_file(temporary, file)
         if file.parent == self.root:
-            record = UNVERIFIED._replace(size=status.st_size, mtime_ns=status.st_mtime_ns)
+            record = UNVERIFIED._replace(size=status.st_size, mtime_ns=status.st_mtime_ns, etag=revision)
             self.ledger.put("", file.name, record)
 
-    def is_as_written(self, file: Path) -> bool:
-        """Tell whether a manifest in the cache folder is as `write_document` left it."""
+    def is_as_written(self, file: Path, revision: str) -> bool:
+        """Tell whether a manifest in the cache folder is as `write_document` left it, and of this revision."""
         status, record = stat_file(file), self.ledger.get("", file.name)
         return (
             status is not None
             and record is not None
-            and (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+            and (status.st_size, status.st_mtime_ns, revision) == (record.size, record.mtime_ns, record.etag)
         )
 
     def sync(self) -> None:
@@ -286,6 +293,11 @@ def check_cacheable(dataset: str) -> str:
     if dataset.endswith(MANIFEST_SUFFIX):
         raise InvalidPathError(
             f"dataset {shown(dataset)} cannot be cached: its folder would have the name of another dataset's manifest; "
+            "read it with get_file_bytes()"
+        )
+    if PINNED_SUFFIX.search(dataset):
+        raise InvalidPathError(
+            f"dataset {shown(dataset)} cannot be cached: its name looks like a revision of another dataset; "
             "read it with get_file_bytes()"
         )
     return dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dsx._cache import Cache, check_cacheable
 from dsx._disk import cache_errors, remove_empty_folders, stat_file
-from dsx._manifest_files import list_named_files
+from dsx._manifest_files import list_columns_files, list_named_files, name_dataset
 
 
 def measure_cache(cache: Cache, dataset: str | None) -> int:
@@ -41,13 +41,13 @@ def clear_cache(cache: Cache, dataset: str | None) -> int:
 
 def _has_anything(cache: Cache) -> bool:
     """Tell whether the SDK has been here; asked before anything is opened, so that looking makes nothing."""
-    return cache.private.is_dir() or any(list_named_files(cache.root, cache.private / "manifests"))
+    return cache.private.is_dir() or any(list_named_files(cache.root, cache.manifests))
 
 
 def _list_datasets(cache: Cache) -> list[str]:
     if not _has_anything(cache):
         return []
-    kept = {file.stem for file in (cache.private / "manifests").glob("*.json")}
+    kept = {name_dataset(file) for file in cache.manifests.glob("*.json")}
     interrupted = set(cache.workshop.list_datasets())
     return sorted((kept | interrupted | set(cache.ledger.list_datasets())) - {""})
 
@@ -59,7 +59,7 @@ def _list_files(cache: Cache, dataset: str) -> Iterator[Path]:
             yield file
     manifest = cache.manifest_file(dataset)
     is_ours = cache.ledger.get("", manifest.name) is not None
-    documents = [manifest, cache.columns_file(dataset)] if is_ours else [cache.columns_file(dataset)]
+    documents = [*([manifest] if is_ours else []), *list_columns_files(cache.manifests, dataset)]
     for file in [*documents, *cache.workshop.list_resting(dataset)]:
         if _is_reachable(cache, file):
             yield file

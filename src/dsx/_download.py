@@ -6,17 +6,18 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dsx._cache import Cache
 from dsx._disk import cache_errors, hash_file
-from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry, parse_mtime, read_digest
+from dsx._fetch import UNWATCHED, Fetched, Wanted, Watch, fetch_entry, parse_mtime, read_digest
 from dsx._ledger import Record
 from dsx._partials import Partial
 from dsx._progress import Progress
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import Transport
 from dsx.errors import AccessDeniedError, DownloadError, DsxError, HubTimeoutError, HubUnreachableError
-from dsx.manifest import Entry, Manifest
+from dsx.manifest import Manifest, ManifestEntry
 from dsx.protocol.digests import HEAD_BYTES, head_hash, parse_repr_digest
 from dsx.protocol.text import shown
 
@@ -34,36 +35,42 @@ class Downloads:
         self._transport = transport
         self._cache = cache
 
-    def get(self, dataset: str, path: str, *, manifest: Manifest | None, watch: Watch = UNWATCHED) -> Path:
+    def get(self, wanted: Wanted, *, watch: Watch = UNWATCHED) -> Path:
         """Return where an entry lies in the cache, fetching it if need be.
 
-        No request is made when the ledger vouches for the file and ``manifest``, the newest known, names the same
-        entry.
+        No request is made when the ledger vouches for the file and the manifest names the same entry.
 
         Raises:
+            ConflictError: It has to be of a revision, and has changed since.
             DsxError: It did not come, or cannot be kept.
         """
+        dataset, path, entry, _ = wanted
         target = self._cache.target(dataset, path)
         record = self._cache.find(dataset, path)
-        entry = None if manifest is None else manifest.find(path)
         if record is not None and entry is not None and _is_same_entry(record, entry):
             watch.on_bytes(record.size)
             return target
         if record is None:
             with cache_errors(target):
-                if target.is_file() and self._adopt(dataset, path, target, entry):
+                if target.is_file() and self._adopt(wanted, target):
                     return target
                 self._cache.check_free(dataset, path)
         try:
-            return self._fetch(dataset, path, record, watch)
+            return self._fetch(wanted, record, watch)
         except HubUnreachableError as error:
             if record is None or entry is not None:
                 raise
-            warnings.warn(f"using the cached {shown(f'{dataset}/{path}')}: {error}", stacklevel=3)
+            warnings.warn(f"using the cached {wanted.name}: {error}", stacklevel=3)
             return target
 
-    def get_many(self, dataset: str, paths: Sequence[str], manifest: Manifest) -> list[Path]:
+    def get_many(self, dataset: str, paths: Sequence[str], *, manifest: Manifest, revision: str = "") -> list[Path]:
         """Put entries into the cache, several at a time, and return where they lie, in the order of ``paths``.
+
+        Args:
+            dataset: Name of the dataset.
+            paths: Paths that ``manifest`` names.
+            manifest: What is known of them.
+            revision: Its revision when they have to be of it; empty for whatever the hub has.
 
         Raises:
             DownloadError: Some failed; the others are in the cache.
@@ -71,8 +78,8 @@ class Downloads:
         wanted = list(dict.fromkeys(paths))
         total_bytes = sum(entry.size for entry in map(manifest.find, wanted) if entry is not None)
         with Progress(f"downloading {dataset}", total_bytes) as progress:
-            batch = _Batch(self, dataset, wanted, manifest, progress)
-            batch.run()
+            entries = _Entries(dataset, wanted, manifest, revision)
+            _Batch(self, entries, progress).run()
         self._cache.sync()
         return [self._cache.target(dataset, path) for path in paths]
 
@@ -88,48 +95,56 @@ class Downloads:
         except DsxError:
             return False
 
-    def _fetch(self, dataset: str, path: str, record: Record | None, watch: Watch) -> Path:
+    def _fetch(self, wanted: Wanted, record: Record | None, watch: Watch) -> Path:
+        dataset, path = wanted.dataset, wanted.path
         with self._cache.download(dataset, path) as partial:
-            unless = record.etag if record is not None else ""
+            unless = record.etag if record is not None and not wanted.revision else ""
             watch.on_bytes(partial.offset)
-            fetched = fetch_entry(self._transport, dataset, path, sink=partial, watch=watch, unless=unless)
+            fetched = fetch_entry(self._transport, wanted, sink=partial, watch=watch, unless=unless)
             if not fetched.is_modified:
                 return self._cache.target(dataset, path)
             return self._cache.publish(dataset, path, partial, _make_record(partial, fetched))
 
-    def _adopt(self, dataset: str, path: str, target: Path, entry: Entry | None) -> bool:
+    def _adopt(self, wanted: Wanted, target: Path) -> bool:
         """Verify a file that the ledger does not vouch for; tell whether it is the hub's entry."""
+        entry = wanted.entry
         status = target.stat()
         if entry is not None and entry.size != status.st_size:
             return False
         digest, head = hash_file(target), _read_head(target)
         record = Record(status.st_size, status.st_mtime_ns, head, digest, None, "", is_ours=False, is_synced=False)
-        if entry is not None and status.st_size <= HEAD_BYTES:
-            is_right = entry.head_hash == head  # the head is all there is
+        if entry is not None and (status.st_size <= HEAD_BYTES or entry.digest is not None):
+            is_right = entry.hash == head and entry.digest in (None, digest)  # a short one's head is all there is
             record = record._replace(hub_mtime_ns=entry.mtime_ns)
         else:
             patience = Patience(FIRST_CONTACT_S)
-            said = patience.run(lambda: read_digest(self._transport, dataset, path, size=status.st_size))
+            said = patience.run(lambda: read_digest(self._transport, wanted, size=status.st_size))
             is_right = parse_repr_digest(said.get("Repr-Digest", "")) == digest
             mtime_ns = parse_mtime(said.get("X-DSX-Mtime-Ns", ""))
+            wanted.check_pinned(size=status.st_size, head=said.get("X-DSX-Hash", ""), mtime_ns=mtime_ns)
             record = record._replace(hub_mtime_ns=mtime_ns, etag=said.get("ETag", ""))
         if is_right:
-            self._cache.adopt(dataset, path, record)
+            self._cache.adopt(wanted.dataset, wanted.path, record)
         return is_right
+
+
+class _Entries(NamedTuple):
+    """Which entries one call of `Downloads.get_many` is to get."""
+
+    dataset: str
+    paths: Sequence[str]
+    manifest: Manifest
+    revision: str
 
 
 class _Batch:
     """One call of `Downloads.get_many` at work."""
 
-    def __init__(
-        self, downloads: Downloads, dataset: str, paths: Sequence[str], manifest: Manifest, progress: Progress
-    ) -> None:
+    def __init__(self, downloads: Downloads, entries: _Entries, progress: Progress) -> None:
         self._downloads = downloads
-        self._dataset = dataset
-        self._paths = paths
-        self._manifest = manifest
+        self._dataset, self._paths, self._manifest, self._revision = entries
         self._progress = progress
-        self._next = iter(paths)
+        self._next = iter(self._paths)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._done = 0
@@ -167,7 +182,8 @@ class _Batch:
     def _get(self, path: str) -> None:
         try:
             watch = Watch(self._stop, self._add_bytes)
-            self._downloads.get(self._dataset, path, manifest=self._manifest, watch=watch)
+            wanted = Wanted(self._dataset, path, self._manifest.find(path), self._revision)
+            self._downloads.get(wanted, watch=watch)
         except DsxError as error:
             with self._lock:
                 if not self._stop.is_set():
@@ -206,9 +222,11 @@ class _Batch:
         return error
 
 
-def _is_same_entry(record: Record, entry: Entry) -> bool:
-    return (record.size, record.head_hash) == (entry.size, entry.head_hash) and (
-        entry.mtime_ns is None or record.hub_mtime_ns == entry.mtime_ns
+def _is_same_entry(record: Record, entry: ManifestEntry) -> bool:
+    return (
+        (record.size, record.head_hash) == (entry.size, entry.hash)
+        and entry.mtime_ns in (None, record.hub_mtime_ns)
+        and entry.digest in (None, record.digest)
     )
 
 

@@ -1,8 +1,9 @@
 """Bring one entry from the hub: count it, verify it, go on where it broke off.
 
 Where the bytes go is a `Sink`: memory here, a partial of the cache there. What a transfer is held against: the
-declared length, the head hash in ``X-DSX-Hash``, the SHA-256 in ``Repr-Digest``. The hub sends that digest with a
-short entry; of a long one it has computed it by the end of the transfer, and a HEAD asks for it.
+declared length, the head hash in ``X-DSX-Hash``, the SHA-256 in ``Repr-Digest`` and in the manifest. The hub sends that
+digest with a short entry; of a long one it has computed it by the end of the transfer, and a HEAD asks for it, unless
+the manifest has it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import NamedTuple, Protocol
 
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
 from dsx._transport import READ_TIMEOUT_S, Answer, Transport, quote_path
-from dsx.errors import ConflictError, DsxError, HubError, HubUnreachableError, IntegrityError
+from dsx.errors import (
+    ConflictError,
+    DsxError,
+    EntryNotFoundError,
+    HubError,
+    HubUnreachableError,
+    IntegrityError,
+)
+from dsx.manifest import ManifestEntry
 from dsx.protocol.digests import HEAD_BYTES, WANT_SHA256, head_hash, is_strong_tag, parse_repr_digest
 from dsx.protocol.paths import check_dataset, check_path
 from dsx.protocol.text import shown
@@ -57,6 +66,56 @@ class Sink(Protocol):
         """Append a block."""
 
 
+class Wanted(NamedTuple):
+    """An entry, and what is known of it before it is asked for.
+
+    Attributes:
+        dataset: Name of its dataset.
+        path: Its path.
+        entry: What a manifest says of it; None when no manifest is known.
+        revision: The revision of that manifest when the entry has to be of it; empty for whatever the hub has.
+    """
+
+    dataset: str
+    path: str
+    entry: ManifestEntry | None = None
+    revision: str = ""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return shown(f"{self.dataset}/{self.path}")
+
+    @property
+    def url(self) -> str:
+        """Path and query of its URL.
+
+        Raises:
+            InvalidPathError: The gate does not admit the names.
+        """
+        query = f"?revision={self.revision}" if self.revision else ""
+        return "/file/" + quote_path(check_dataset(self.dataset), check_path(self.path)) + query
+
+    def is_entry(self, *, size: int, head: str, mtime_ns: int | None) -> bool:
+        """Tell whether what the hub has is what the manifest names."""
+        entry = self.entry
+        if entry is None:
+            return False
+        return (size, head) == (entry.size, entry.hash) and entry.mtime_ns in (None, mtime_ns)
+
+    def check_pinned(self, *, size: int, head: str, mtime_ns: int | None) -> None:
+        """Raise ConflictError when it has to be of a revision and what the hub has is not."""
+        if self.revision and not self.is_entry(size=size, head=head, mtime_ns=mtime_ns):
+            raise self.make_conflict("has changed")
+
+    def make_conflict(self, what: str) -> ConflictError:
+        """Word that the hub no longer has it as it was in the revision."""
+        return ConflictError(
+            f"{self.name} {what} since revision {self.revision}, so that it cannot be read as it was then; "
+            f"hub.diff({shown(self.dataset)}, ...) says what else has changed"
+        )
+
+
 class Fetched(NamedTuple):
     """What the hub said of an entry whose bytes are complete and verified.
 
@@ -87,23 +146,23 @@ UNWATCHED = Watch()
 
 
 def fetch_entry(
-    transport: Transport, dataset: str, path: str, *, sink: Sink, watch: Watch = UNWATCHED, unless: str = ""
+    transport: Transport, wanted: Wanted, *, sink: Sink, watch: Watch = UNWATCHED, unless: str = ""
 ) -> Fetched:
     """Fetch one entry into ``sink``, whole and verified.
 
     Args:
         transport: The hub.
-        dataset: Name of the dataset.
-        path: Path of the entry.
+        wanted: The entry.
         sink: Where its bytes go; what it has already is kept when the hub still has that version.
         watch: How the caller takes part.
         unless: Entity tag of a version that need not be sent again.
 
     Raises:
+        ConflictError: It has to be of a revision, and has changed since.
         DsxError: The entry did not come; ``sink`` has what can be gone on with.
     """
     patience = Patience(TRANSFER_S if transport.has_answered else FIRST_CONTACT_S, watch.stop)
-    transfer = _Transfer(transport, dataset, path, sink, patience, watch.on_bytes)
+    transfer = _Transfer(transport, wanted, sink, patience, watch.on_bytes)
     while True:
         try:
             if not transfer.receive(unless):
@@ -112,33 +171,25 @@ def fetch_entry(
         except DsxError as error:
             if isinstance(error, (IntegrityError, ConflictError)):
                 transfer.start_anew()
+            if isinstance(error, EntryNotFoundError) and wanted.revision and wanted.entry is not None:
+                raise wanted.make_conflict("is gone") from error
             transfer.name_in(error)
             patience.wait_after(error)
 
 
-def read_digest(transport: Transport, dataset: str, path: str, *, size: int, etag: str = "") -> Mapping[str, str]:
+def read_digest(transport: Transport, wanted: Wanted, *, size: int, etag: str = "") -> Mapping[str, str]:
     """Ask for the headers of an entry, with the SHA-256 of its content.
 
     Args:
         transport: The hub.
-        dataset: Name of the dataset.
-        path: Path of the entry.
+        wanted: The entry.
         size: Its size in bytes, as far as known: the hub may have to read as much.
         etag: The version meant; another one is a `ConflictError`. Empty means whichever there is.
     """
     headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"} | ({"If-Match": etag} if etag else {})
     timeout_s = READ_TIMEOUT_S + size / HASHING_BYTES_PER_S
-    with transport.open("HEAD", entry_url(dataset, path), headers=headers, timeout_s=timeout_s) as answer:
+    with transport.open("HEAD", wanted.url, headers=headers, timeout_s=timeout_s) as answer:
         return answer.headers
-
-
-def entry_url(dataset: str, path: str) -> str:
-    """Return path of the URL of an entry.
-
-    Raises:
-        InvalidPathError: The gate does not admit the names.
-    """
-    return "/file/" + quote_path(check_dataset(dataset), check_path(path))
 
 
 class MemorySink:
@@ -179,21 +230,15 @@ class _Transfer:
     """One entry on its way; `receive` may be called until it returns."""
 
     def __init__(
-        self,
-        transport: Transport,
-        dataset: str,
-        path: str,
-        sink: Sink,
-        patience: Patience,
-        on_bytes: Callable[[int], object],
+        self, transport: Transport, wanted: Wanted, sink: Sink, patience: Patience, on_bytes: Callable[[int], object]
     ) -> None:
         self._transport = transport
-        self._dataset = dataset
-        self._path = path
+        self._wanted = wanted
+        self._name = wanted.name
         self._sink = sink
         self._patience = patience
         self._on_bytes = on_bytes
-        self._url = entry_url(dataset, path)
+        self._url = wanted.url
         self._headers: Mapping[str, str] = {}
         self._furthest = 0
         self._changes = 0
@@ -220,39 +265,61 @@ class _Transfer:
         return True
 
     def verify(self) -> Fetched:
-        """Hold the complete entry against all that the hub says of it."""
-        sink, headers = self._sink, self._headers
-        if not headers or (parse_repr_digest(headers.get("Repr-Digest", "")) is None and sink.size):
-            try:
-                headers = read_digest(self._transport, self._dataset, self._path, size=sink.size, etag=sink.etag)
-            except ConflictError as error:
-                self._changes += 1
-                error.retryable = self._changes < CHANGES_FOLLOWED
-                raise
+        """Hold the complete entry against all that the hub and the manifest say of it."""
+        sink, headers, digest = self._sink, self._headers, self._sink.digest
+        is_said = not sink.size or parse_repr_digest(headers.get("Repr-Digest", "")) is not None
+        if not headers or not (is_said or self._is_vouched_for(digest)):
+            headers = self._ask_for_digest()
         declared = headers.get("X-DSX-Hash")
         computed = head_hash(sink.head)
         if declared is None:
             raise HubError(f"{self._name} came without an X-DSX-Hash to verify it against; is that a DSX hub?")
         if declared != computed:
             raise IntegrityError(f"{self._name} came with other first bytes than its head hash says; thrown away")
-        digest = parse_repr_digest(headers.get("Repr-Digest", ""))
-        if digest is not None and digest != sink.digest:
+        said = parse_repr_digest(headers.get("Repr-Digest", ""))
+        if said not in (None, digest):
             raise IntegrityError(f"{self._name} came with other bytes than its digest says; thrown away")
-        return Fetched(True, computed, parse_mtime(headers.get("X-DSX-Mtime-Ns", "")))
+        mtime_ns = parse_mtime(headers.get("X-DSX-Mtime-Ns", ""))
+        self._hold_against_manifest(computed, mtime_ns, digest=digest, is_said=said is not None)
+        return Fetched(True, computed, mtime_ns)
+
+    def _is_vouched_for(self, digest: str) -> bool:
+        """Tell whether the manifest names the very entry that came, and its digest."""
+        head, mtime_ns = self._headers.get("X-DSX-Hash", ""), parse_mtime(self._headers.get("X-DSX-Mtime-Ns", ""))
+        entry = self._wanted.entry
+        is_entry = self._wanted.is_entry(size=self._sink.size, head=head, mtime_ns=mtime_ns)
+        return entry is not None and entry.digest == digest and is_entry
+
+    def _ask_for_digest(self) -> Mapping[str, str]:
+        try:
+            return read_digest(self._transport, self._wanted, size=self._sink.size, etag=self._sink.etag)
+        except ConflictError as error:
+            self._changes += 1
+            error.retryable = self._changes < CHANGES_FOLLOWED
+            raise
+
+    def _hold_against_manifest(self, head: str, mtime_ns: int | None, *, digest: str, is_said: bool) -> None:
+        wanted = self._wanted
+        wanted.check_pinned(size=self._sink.size, head=head, mtime_ns=mtime_ns)
+        known = wanted.entry.digest if wanted.entry is not None else None
+        if known in (None, digest) or not wanted.is_entry(size=self._sink.size, head=head, mtime_ns=mtime_ns):
+            return
+        if wanted.revision and is_said:
+            raise wanted.make_conflict("has changed")  # in place, with its old time of modification
+        raise IntegrityError(
+            f"{self._name} came with other bytes than the manifest's digest says; thrown away; "
+            "if it was changed on purpose, get_manifest() has its new digest"
+        )
 
     def name_in(self, error: DsxError) -> None:
         """Make an error say which entry it is about."""
-        if shown(self._path) not in str(error) and self._name not in str(error):
+        if shown(self._wanted.path) not in str(error) and self._name not in str(error):
             error.args = (f"{self._name}: {error}",)
 
     def start_anew(self) -> None:
         """Throw away what has come: it is wrong, or of a version that is gone."""
         self._sink.begin("", 0)
         self._headers = {}
-
-    @property
-    def _name(self) -> str:
-        return shown(f"{self._dataset}/{self._path}")
 
     def _check_start(self, answer: Answer) -> None:
         """Make sure that the body is what was asked for, before a byte of it is used."""
@@ -271,6 +338,9 @@ class _Transfer:
             sink.begin(etag if is_strong_tag(etag) else "", answer.length)
         else:
             raise IntegrityError(f"{self._name} came with status {answer.status}")
+        head, mtime_ns = answer.headers.get("X-DSX-Hash"), parse_mtime(answer.headers.get("X-DSX-Mtime-Ns", ""))
+        if head is not None:
+            self._wanted.check_pinned(size=sink.size, head=head, mtime_ns=mtime_ns)
 
     def _take(self, block: bytes) -> None:
         if self._sink.offset + len(block) > self._sink.size:

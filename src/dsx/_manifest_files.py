@@ -1,13 +1,15 @@
 """How manifests lie in the cache folder: the contract's plain array, and the SDK's own file of columns.
 
-The columns file is one line of JSON about what follows, ``{"etag": ..., "sha256": ...}``, then the columns as the hub
-sent them. The checksum is what finds a damaged file: its rows could still be valid.
+A columns file is one line of JSON about what follows, ``{"etag": ..., "sha256": ...}``, then the columns as the hub
+sent them. The checksum is what finds a damaged file: its rows could still be valid. ``cats.json`` has the newest
+manifest known of a dataset, ``cats@<revision>.json`` one that was asked for by its revision.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +18,23 @@ from dsx.manifest import Manifest, parse_columns, parse_rows
 from dsx.protocol.paths import check_dataset
 
 MANIFEST_SUFFIX = "_manifest.json"
+PINNED_SUFFIX = re.compile(r"@[0-9a-f]{32}\Z")
+HEAD_LINE_BYTES = 10_000
+ROWS_AT_ONCE = 1024
 
 
-def format_columns_file(etag: str, columns: bytes) -> bytes:
-    """Return the content of a columns file."""
+def format_columns_file(etag: str, columns: bytes) -> list[bytes]:
+    """Return the content of a columns file, in pieces."""
     head = {"etag": etag, "sha256": hashlib.sha256(columns).hexdigest()}
-    return json.dumps(head).encode() + b"\n" + columns
+    return [json.dumps(head).encode(), b"\n", columns]
 
 
 def read_columns_file(file: Path) -> tuple[str, Manifest] | None:
     """Return validator and manifest; None when the file is missing or damaged."""
     try:
-        head, _, columns = file.read_bytes().partition(b"\n")
-        about = json.loads(head)
+        with open(file, "rb") as opened:
+            about = json.loads(opened.readline(HEAD_LINE_BYTES))
+            columns = opened.read()
         if about["sha256"] != hashlib.sha256(columns).hexdigest():
             return None
         return str(about["etag"]), parse_columns(columns)
@@ -36,9 +42,15 @@ def read_columns_file(file: Path) -> tuple[str, Manifest] | None:
         return None
 
 
-def format_rows_file(manifest: Manifest) -> bytes:
-    """Return the content of the contract's ``<dataset>_manifest.json``."""
-    return json.dumps(manifest.to_rows(), ensure_ascii=False, indent=1).encode()
+def format_rows_file(manifest: Manifest) -> Iterator[bytes]:
+    """Yield the content of the contract's ``<dataset>_manifest.json``, a row a line."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    before = "[\n"
+    for start in range(0, len(manifest), ROWS_AT_ONCE):
+        rows = manifest[start : start + ROWS_AT_ONCE].to_rows()
+        yield (before + ",\n".join(map(encode, rows))).encode()
+        before = ",\n"
+    yield b"\n]" if len(manifest) else b"[]"
 
 
 def read_rows_file(file: Path) -> Manifest | None:
@@ -56,11 +68,11 @@ def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
         ``(dataset, path)`` of each entry, and ``("", name)`` of each manifest of which anything is there.
     """
     for dataset in _list_datasets(root, manifests):
-        kept = read_columns_file(manifests / f"{dataset}.json")
         rows_file = root / f"{dataset}{MANIFEST_SUFFIX}"
-        manifest = kept[1] if kept else read_rows_file(rows_file)
-        found = kept is not None
-        for path in manifest.paths if manifest else ():
+        kept = [each[1] for file in list_columns_files(manifests, dataset) if (each := read_columns_file(file))]
+        plain = None if kept else read_rows_file(rows_file)
+        found = bool(kept)
+        for path in sorted({path for manifest in [*kept, plain] if manifest for path in manifest.paths}):
             if root.joinpath(dataset, *path.split("/")).is_file():
                 found = True
                 yield dataset, path
@@ -68,8 +80,18 @@ def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
             yield "", rows_file.name
 
 
+def list_columns_files(manifests: Path, dataset: str) -> list[Path]:
+    """Return the columns files of a dataset: of the newest manifest known, and of those asked for by revision."""
+    return sorted(file for file in manifests.glob("*.json") if name_dataset(file) == dataset)
+
+
+def name_dataset(file: Path) -> str:
+    """Return the name of the dataset that a columns file is of."""
+    return PINNED_SUFFIX.sub("", file.stem)
+
+
 def _list_datasets(root: Path, manifests: Path) -> set[str]:
-    names = {file.stem for file in manifests.glob("*.json")}
+    names = {name_dataset(file) for file in manifests.glob("*.json")}
     names |= {file.name.removesuffix(MANIFEST_SUFFIX) for file in root.glob(f"*{MANIFEST_SUFFIX}")}
     return {name for name in names if _is_dataset(name)}
 

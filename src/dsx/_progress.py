@@ -1,4 +1,4 @@
-"""A progress bar, where there is somebody to see it and ``tqdm`` to draw it."""
+"""What is under way, said where there is somebody to see it: a bar when ``tqdm`` can draw it, a line of words."""
 
 from __future__ import annotations
 
@@ -31,9 +31,33 @@ class Progress:
             self._bar.close()
 
 
+class Notice:
+    """One line of words on stderr that is written over by the next; nothing where nobody would see it."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def say(self, text: str) -> None:
+        """Show ``text`` in place of what was shown."""
+        if _is_watched():
+            sys.stderr.write("\r" + text.ljust(self._width))
+            sys.stderr.flush()
+            self._width = len(text)
+
+    def __enter__(self) -> Notice:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._width:
+            sys.stderr.write("\n")
+
+
+def _is_watched() -> bool:
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
 def _make_bar(label: str, total_bytes: int) -> Any:
-    in_notebook = "ipykernel" in sys.modules
-    if not (in_notebook or sys.stderr.isatty()):
+    if not _is_watched():
         return None
     try:
         from tqdm.auto import tqdm

@@ -307,7 +307,7 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
     if kind is AccessDeniedError:
         text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
     error = kind(text)
-    error.code = code if row else None
+    error.code = code if row else ""
     error.retry_after_s = _parse_retry_after(answer.headers.get("Retry-After"))
     error.request_id = printable(answer.headers.get("X-Request-Id", "")) or None
     return error

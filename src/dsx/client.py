@@ -13,13 +13,15 @@ from pydantic import TypeAdapter, ValidationError
 from dsx._cache import Cache
 from dsx._cleaning import clear_cache, measure_cache
 from dsx._download import Downloads
-from dsx._fetch import MemorySink, fetch_entry
+from dsx._fetch import MemorySink, Wanted, fetch_entry
 from dsx._manifests import Manifests
 from dsx._retry import FIRST_CONTACT_S, Patience
+from dsx._revisions import Revisions
 from dsx._transport import Transport
 from dsx.config import resolve_address
 from dsx.errors import CacheDisabledError, EntryNotFoundError, HubError, InvalidRequestError
-from dsx.protocol.models import DatasetName
+from dsx.manifest import Manifest
+from dsx.protocol.models import DatasetDiff, DatasetName, RevisionInfo
 from dsx.protocol.paths import check_path
 from dsx.protocol.text import shown
 
@@ -56,6 +58,7 @@ class DatasetHubClient:
         self._transport = Transport(self._address)
         self._cache = None if self._cache_dir is None else Cache(self._cache_dir)
         self._manifests = Manifests(self._transport, self._cache)
+        self._revisions = Revisions(self._transport)
 
     def list_datasets(self) -> list[str]:
         """List the datasets that the hub has and this key may read, sorted by name."""
@@ -69,14 +72,15 @@ class DatasetHubClient:
                 f"what answers at {self._transport.url} is not a DSX hub: it sent no list of datasets"
             ) from error
 
-    def get_manifest(self, dataset: str) -> list[dict[str, Any]]:
+    def get_manifest(self, dataset: str, *, revision: str | None = None) -> list[dict[str, Any]]:
         """Get the list of all files of a dataset, sorted by path.
 
         The hub is asked whether the cached manifest is still right, and sends it anew only if not. When the hub cannot
-        be reached the cached one is returned, with a warning.
+        be reached the cached one is returned, with a warning. The manifest of a revision is fetched once.
 
         Args:
             dataset: Name of the dataset.
+            revision: State of the dataset that is meant; left out, the newest.
 
         Returns:
             One dictionary per file: ``path`` relative to the dataset, ``size`` in bytes, and ``hash``, the MD5 of its
@@ -84,48 +88,109 @@ class DatasetHubClient:
 
         Raises:
             DatasetNotFoundError: The hub has no such dataset; the message says which it has.
+            RevisionNotFoundError: The dataset has no such revision, or has it no longer.
             HubUnreachableError: No hub answers, and the manifest is not cached.
         """
+        if revision is not None:
+            return self._manifests.get_pinned(dataset, revision).to_rows()
         return self._manifests.refresh(dataset).to_rows()
 
-    def get_file(self, dataset: str, subpath: str) -> Path:
+    def load_manifest(self, dataset: str, *, revision: str | None = None) -> Manifest:
+        """Get the list of all files of a dataset as a `Manifest`: columns, 100 bytes per file, for millions of them.
+
+        One conditional request, as `get_manifest` makes; none for a revision that was asked for before.
+
+        Args:
+            dataset: Name of the dataset.
+            revision: State of the dataset that is meant; left out, the newest.
+
+        Raises:
+            DatasetNotFoundError: The hub has no such dataset; the message says which it has.
+            RevisionNotFoundError: The dataset has no such revision, or has it no longer.
+            HubUnreachableError: No hub answers, and the manifest is not cached.
+        """
+        if revision is not None:
+            return self._manifests.get_pinned(dataset, revision)
+        return self._manifests.refresh(dataset, keep_rows=False)
+
+    def get_revision(self, dataset: str) -> str:
+        """Ask the hub for the id of the dataset's newest revision.
+
+        Args:
+            dataset: Name of the dataset.
+        """
+        return self._revisions.get_newest(dataset)
+
+    def list_revisions(self, dataset: str) -> list[RevisionInfo]:
+        """List the revisions that the hub keeps of a dataset, newest first.
+
+        Args:
+            dataset: Name of the dataset.
+        """
+        return self._revisions.list_kept(dataset)
+
+    def diff(self, dataset: str, a: str, b: str) -> DatasetDiff:
+        """Ask the hub what has changed in a dataset from revision ``a`` to revision ``b``.
+
+        Args:
+            dataset: Name of the dataset.
+            a: One revision.
+            b: The other.
+
+        Returns:
+            An object with ``added``, ``changed`` and ``removed``: sorted lists of paths.
+
+        Raises:
+            RevisionNotFoundError: The dataset has no such revision, or has it no longer.
+        """
+        return self._revisions.diff(dataset, a, b)
+
+    def get_file(self, dataset: str, subpath: str, *, revision: str | None = None) -> Path:
         """Download one file into the cache, unless it is there, and return where it lies.
 
         The file is complete and verified. No request is made for one that is in the cache as the newest manifest known
-        to this client names it; without a manifest the hub is asked whether it changed.
+        to this client names it, or as that of the revision does; without a manifest the hub is asked whether it
+        changed.
 
         Args:
             dataset: Name of the dataset.
             subpath: Path of the file, as in the manifest.
+            revision: State of the dataset that the file has to be of; left out, whatever the hub has.
 
         Raises:
             CacheDisabledError: The client was made with ``cache_dir=None``.
             EntryNotFoundError: The dataset has no such file.
+            ConflictError: The file has changed since the revision.
             IntegrityError: Wrong bytes came, twice; nothing was kept.
             CacheError: The cache cannot be written, or a file of somebody else's is in the way.
         """
         downloads = self._downloads("get_file")
-        return downloads.get(dataset, subpath, manifest=self._manifests.find_newest(dataset))
+        return downloads.get(self._want(dataset, subpath, revision))
 
-    def get_file_bytes(self, dataset: str, subpath: str) -> bytes:
-        """Read one file from the hub into memory; nothing is written to disk.
+    def get_file_bytes(self, dataset: str, subpath: str, *, revision: str | None = None) -> bytes:
+        """Read one file from the hub into memory; the file is not written to disk.
 
         Args:
             dataset: Name of the dataset.
             subpath: Path of the file, as in the manifest.
+            revision: State of the dataset that the file has to be of; left out, whatever the hub has.
 
         Returns:
             The bytes of the whole file, verified against the hash that the hub sent with them.
 
         Raises:
             EntryNotFoundError: The dataset has no such file.
+            ConflictError: The file has changed since the revision.
             IntegrityError: Wrong bytes came, twice.
         """
+        wanted = Wanted(dataset, subpath) if revision is None else self._want(dataset, subpath, revision)
         sink = MemorySink()
-        fetch_entry(self._transport, dataset, subpath, sink=sink)
+        fetch_entry(self._transport, wanted, sink=sink)
         return sink.data
 
-    def download_dataset(self, dataset: str, file_list: Sequence[str] | None = None) -> list[Path]:
+    def download_dataset(
+        self, dataset: str, file_list: Sequence[str] | None = None, *, revision: str | None = None
+    ) -> list[Path]:
         """Download many files into the cache, several at a time, and return where they lie.
 
         What is in the cache already is not fetched again. When some files fail, the others are kept.
@@ -133,6 +198,7 @@ class DatasetHubClient:
         Args:
             dataset: Name of the dataset.
             file_list: Paths of the files wanted, as in the manifest; left out, all files of the dataset.
+            revision: State of the dataset that the files have to be of; left out, the newest.
 
         Returns:
             One path per path asked for, in the same order.
@@ -146,7 +212,10 @@ class DatasetHubClient:
         if isinstance(file_list, (str, bytes)):
             raise InvalidRequestError(f"file_list is a list of paths; for one file pass [{shown(file_list)}]")
         wanted = None if file_list is None else [check_path(path) for path in file_list]
-        manifest = self._manifests.refresh(dataset)
+        if revision is None:
+            manifest = self._manifests.refresh(dataset)
+        else:
+            manifest = self._manifests.get_pinned(dataset, revision)
         paths = manifest.paths if wanted is None else wanted
         unknown = [path for path in wanted or () if manifest.find(path) is None]
         if unknown:
@@ -155,7 +224,7 @@ class DatasetHubClient:
             raise EntryNotFoundError(
                 f"dataset {shown(dataset)} has no {named}{more}; nothing was downloaded; get_manifest() lists its files"
             )
-        return downloads.get_many(dataset, paths, manifest)
+        return downloads.get_many(dataset, paths, manifest=manifest, revision=revision or "")
 
     def clear_cache(self, dataset: str | None = None) -> int:
         """Delete what this SDK put into the cache, and nothing else.
@@ -195,6 +264,19 @@ class DatasetHubClient:
 
     def __reduce__(self) -> tuple[type[DatasetHubClient], tuple[str, str, Path | None]]:
         return type(self), (self._address.url, self._address.api_key, self._cache_dir)
+
+    def _want(self, dataset: str, path: str, revision: str | None) -> Wanted:
+        """Say which entry is meant, with what the manifest of the revision, or the newest known, says of it."""
+        if revision is None:
+            manifest = self._manifests.find_newest(dataset)
+            return Wanted(dataset, path, None if manifest is None else manifest.find(path))
+        entry = self._manifests.get_pinned(dataset, revision).find(check_path(path))
+        if entry is None:
+            raise EntryNotFoundError(
+                f"revision {revision} of dataset {shown(dataset)} has no {shown(path)}; "
+                "get_manifest() with that revision lists its files"
+            )
+        return Wanted(dataset, path, entry, revision)
 
     def _downloads(self, call: str) -> Downloads:
         if self._cache is None:

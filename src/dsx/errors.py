@@ -40,13 +40,13 @@ class DsxError(Exception):
         retryable: Whether the same call may succeed when it is made again.
         retry_after_s: Seconds that the hub asked to wait before that, or None.
         request_id: The id under which the hub logged the request, or None.
-        code: The hub's stable name of the problem, a key of `PROBLEMS`, or None.
+        code: The hub's stable name of the problem, a key of `PROBLEMS`; empty where there is none.
     """
 
     retryable: bool = False
     retry_after_s: float | None = None
     request_id: str | None = None
-    code: str | None = None
+    code: str = ""
 
 
 class NotFoundError(DsxError, FileNotFoundError):

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from dsx.errors import InvalidRequestError
 from dsx.protocol.globs import Globs, make_filter
 
-PATHS = ["a.png", "train/a.png", "train/b.jpg", "train/3/c.png", "train/3/.zarray", "val/3/c.png", "x[1].txt", "é/ü.png"]
+PATHS = [
+    "a.png",
+    "train/a.png",
+    "train/b.jpg",
+    "train/3/c.png",
+    "train/3/.zarray",
+    "val/3/c.png",
+    "x[1].txt",
+    "é/ü.png",
+]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,9 @@ def test_match_is_the_match_by_definition(pieces: list[str], path: str) -> None:
     assert Globs("".join(pieces)).match(path) == matches_by_definition(pieces, path)
 
 
-@given(st.text("ab/*?[]!^-é", min_size=1, max_size=12), st.lists(st.text("ab[]-", min_size=1), min_size=1).map("/".join))
+@given(
+    st.text("ab/*?[]!^-é", min_size=1, max_size=12), st.lists(st.text("ab[]-", min_size=1), min_size=1).map("/".join)
+)
 def test_any_text_without_a_backslash_is_a_pattern_or_refused(pattern: str, path: str) -> None:
     if pattern != "/":
         assert Globs(pattern).match(path) in (True, False)

@@ -172,7 +172,9 @@ def test_revision_info_is_accepted() -> None:
     assert RevisionInfo.model_validate(REVISION).model_dump() == REVISION
 
 
-@pytest.mark.parametrize("change", [{"revision": "latest"}, {"entries": -1}, {"bytes": "2"}, {"created_at": 3}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"revision": "latest"}, {"entries": -1}, {"bytes": "2"}, {"created_at": 3}], ids=str
+)
 def test_revision_info_that_is_wrong_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RevisionInfo.model_validate(REVISION | change)

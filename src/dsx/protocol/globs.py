@@ -12,7 +12,7 @@ whatever they are. Regular expressions would try some patterns of many stars for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from dsx.errors import InvalidRequestError
@@ -135,10 +135,10 @@ class _Token(NamedTuple):
         return self.is_negated != (char in self.chars or any(low <= char <= high for low, high in self.ranges))
 
 
-def _check_patterns(patterns: Patterns) -> Iterable[str]:
-    listed = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(listed, Sequence) or isinstance(listed, (bytes, bytearray)):
+def _check_patterns(patterns: object) -> list[str]:
+    if not isinstance(patterns, Sequence) or isinstance(patterns, (bytes, bytearray)):
         raise InvalidRequestError(f"patterns are one string or a list of them, like '*.png'; got {shown(patterns)}")
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in listed:
         if not isinstance(pattern, str) or pattern in ("", "/") or "\\" in pattern:
             raise InvalidRequestError(

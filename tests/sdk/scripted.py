@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 FIRST_MTIME_NS = 1_700_000_000_000_000_000
 
@@ -28,6 +28,11 @@ class Request(NamedTuple):
     def path(self) -> str:
         """The path, decoded, without the query."""
         return unquote(self.target.partition("?")[0])
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters."""
+        return dict(parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
 
 class Reply(NamedTuple):
@@ -168,8 +173,13 @@ def columns_of(files: Mapping[str, bytes], **changes: object) -> dict[str, objec
         "digests": [None] * len(paths),
     } | changes
     rows = zip(*(columns[name] for name in ("paths", "sizes", "hashes", "mtimes_ns")), strict=False)  # type: ignore[call-overload]
+    return {"revision": revision_of(rows)} | columns
+
+
+def revision_of(rows: Iterable[tuple[object, ...]]) -> str:
+    """Compute a revision as ``docs/http-api.md`` says."""
     state = "".join(f"{path}\0{size}\0{head}\0{mtime}\n" for path, size, head, mtime in rows)
-    return {"revision": hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:32]} | columns
+    return hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 class HonestScript:
@@ -177,24 +187,65 @@ class HonestScript:
 
     Args:
         files: Content of each entry; may be changed at any time.
+
+    Attributes:
+        states: Content of each entry, by revision that `keep` was called for.
+        changes: What the columns have to say instead of the truth.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.files = dict(files)
+        self.states: dict[str, dict[str, bytes]] = {}
+        self.changes: dict[str, object] = {}
 
     def __call__(self, request: Request) -> Reply:
         if request.path == "/datasets":
             return answer_json(["cats"])
+        if request.path.startswith("/datasets/cats"):
+            return self.send_about(request)
+        if not set(request.query.values()) - {"columns"} <= set(self.states):
+            return answer_problem(
+                404, "revision_not_found", "no such revision; GET /datasets/cats/revisions lists them"
+            )
         if request.path == "/manifest/cats":
             return self.send_manifest(request)
-        data = self.files.get(request.path.removeprefix("/file/cats/"))
-        if data is None:
+        path = request.path.removeprefix("/file/cats/")
+        data = self.files.get(path)
+        if "revision" in request.query and (then := self.states[request.query["revision"]].get(path)) is not None:
+            return (
+                self.send_entry(request, data) if data == then else answer_problem(409, "conflict", f"{path} changed")
+            )
+        if data is None or "revision" in request.query:
             return answer_problem(404, "entry_not_found", f"no {request.path} here")
         return self.send_entry(request, data)
 
+    def keep(self) -> str:
+        """Keep the present state as a revision, and return its id."""
+        revision = str(columns_of(self.files)["revision"])
+        self.states[revision] = dict(self.files)
+        return revision
+
+    def send_about(self, request: Request) -> Reply:
+        """Answer with what there is to say of the dataset and its revisions."""
+        if request.path == "/datasets/cats":
+            total = sum(map(len, self.files.values()))
+            known = {"name": "cats", "entries": len(self.files), "bytes": total, "revision": self.keep()}
+            return answer_json(known | {"scanned_at": "2024-01-01T00:00:00+00:00", "scanning": False, "left_out": {}})
+        if request.path == "/datasets/cats/revisions":
+            rows = [(revision, len(files), sum(map(len, files.values()))) for revision, files in self.states.items()]
+            names = ("revision", "entries", "bytes", "created_at")
+            return answer_json([dict(zip(names, (*row, "2024"), strict=True)) for row in reversed(rows)])
+        try:
+            a, b = (self.states[request.query[name]] for name in ("from", "to"))
+        except KeyError:
+            return answer_problem(404, "revision_not_found", "no such revision")
+        parts = {"added": b.keys() - a.keys(), "removed": a.keys() - b.keys()}
+        parts |= {"changed": {path for path in a.keys() & b.keys() if a[path] != b[path]}}
+        return answer_json(request.query | {name: sorted(paths) for name, paths in parts.items()})
+
     def send_manifest(self, request: Request) -> Reply:
         """Answer with the manifest, or that it is still right."""
-        columns = columns_of(self.files)
+        columns = columns_of(self.states.get(request.query.get("revision", ""), self.files), **self.changes)
         etag = f'W/"{columns["revision"]}"'
         if request.headers.get("if-none-match") == etag:
             return Reply(format_head(304, {"ETag": etag}))

@@ -76,7 +76,10 @@ class Downloads:
             DownloadError: Some failed; the others are in the cache.
         """
         wanted = list(dict.fromkeys(paths))
-        total_bytes = sum(entry.size for entry in map(manifest.find, wanted) if entry is not None)
+        if len(wanted) == len(manifest):
+            total_bytes = manifest.total_bytes
+        else:
+            total_bytes = sum(entry.size for entry in map(manifest.find, wanted) if entry is not None)
         with Progress(f"downloading {dataset}", total_bytes) as progress:
             entries = _Entries(dataset, wanted, manifest, revision)
             _Batch(self, entries, progress).run()

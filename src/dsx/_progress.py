@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from types import TracebackType
 from typing import Any
@@ -40,6 +41,7 @@ class Notice:
     def say(self, text: str) -> None:
         """Show ``text`` in place of what was shown."""
         if _is_watched():
+            text = text[: shutil.get_terminal_size().columns - 1]  # a longer one could not be written over
             sys.stderr.write("\r" + text.ljust(self._width))
             sys.stderr.flush()
             self._width = len(text)

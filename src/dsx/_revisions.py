@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 from pydantic import TypeAdapter, ValidationError
 
+from dsx._columns_json import is_revision
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._scan import SCAN_CODE, run_through_scan
 from dsx._transport import LARGE_BODY_BYTES, READ_TIMEOUT_S, SMALL_BODY_BYTES, Transport, quote_path
 from dsx.errors import HubError, HubUnavailableError, InvalidRequestError, RevisionNotFoundError
-from dsx.manifest import is_revision
 from dsx.protocol.models import DatasetDiff, DatasetInfo, RevisionInfo
 from dsx.protocol.paths import check_dataset
 from dsx.protocol.text import shown

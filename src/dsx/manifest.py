@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 from dsx._columns import HASH_BYTES, Columns, unpack
-from dsx._columns_json import is_revision, parse_columns_json, parse_rows_json
+from dsx._columns_json import parse_columns_json, parse_rows_json
 from dsx.errors import InvalidRequestError
 from dsx.protocol.globs import Patterns, make_filter
-
-__all__ = ["Manifest", "ManifestEntry", "is_revision", "parse_columns", "parse_rows"]
 
 ROWS_AT_ONCE = 1024
 """How many rows are unpacked at once while somebody goes through a manifest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsx.errors import InvalidRequestError
@@ -54,6 +54,8 @@ PATHS = [
         ("A.PNG", []),
         ("a.pn", []),
         (".*", ["train/3/.zarray"]),
+        ("t**g", []),
+        ("/t**g", ["train/a.png", "train/b.jpg", "train/3/c.png"]),
     ],
 )
 def test_pattern_matches_these_paths(pattern: str, matching: list[str]) -> None:
@@ -123,6 +125,7 @@ def is_plain(pieces: list[str]) -> bool:
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).filter(is_plain),
     st.lists(st.text("abé", min_size=1, max_size=3), min_size=1, max_size=4).map("/".join),
 )
+@example(["a", "**"], "a/b")
 def test_match_is_the_match_by_definition(pieces: list[str], path: str) -> None:
     assert Globs("".join(pieces)).match(path) == matches_by_definition(pieces, path)
 

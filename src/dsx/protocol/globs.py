@@ -149,7 +149,8 @@ def _check_patterns(patterns: object) -> list[str]:
 
 def _parse(pattern: str) -> list[_Token]:
     """Turn one pattern into tokens."""
-    if "/" not in pattern:
+    is_name = "/" not in pattern
+    if is_name:
         pattern = f"**/{pattern}"
     pattern = pattern.removeprefix("/") + ("**" if pattern.endswith("/") else "")
     tokens: list[_Token] = []
@@ -161,7 +162,7 @@ def _parse(pattern: str) -> list[_Token]:
             at += 3
         elif char == "*":
             stop = at + len(pattern[at:]) - len(pattern[at:].lstrip("*"))
-            tokens.append(_Token("any" if stop - at > 1 else "name"))
+            tokens.append(_Token("any" if stop - at > 1 and not is_name else "name"))
             at = stop
         elif char == "?":
             tokens.append(_Token("one", is_negated=True))

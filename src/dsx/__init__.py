@@ -27,6 +27,7 @@ from dsx.errors import (
     MissingExtraError,
     NotFoundError,
     RangeError,
+    RevisionNotFoundError,
     UnreadableError,
 )
 from dsx.protocol.version import __version__
@@ -51,6 +52,7 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "RangeError",
+    "RevisionNotFoundError",
     "UnreadableError",
     "__version__",
 ]

@@ -3,7 +3,8 @@
     DsxError
     ├── NotFoundError                  FileNotFoundError
     │   ├── DatasetNotFoundError
-    │   └── EntryNotFoundError
+    │   ├── EntryNotFoundError
+    │   └── RevisionNotFoundError
     ├── AccessDeniedError              PermissionError
     ├── HubUnreachableError            ConnectionError     retryable
     │   └── HubUnavailableError                            retryable
@@ -56,6 +57,10 @@ class DatasetNotFoundError(NotFoundError):
 
 class EntryNotFoundError(NotFoundError):
     """The dataset has no such entry."""
+
+
+class RevisionNotFoundError(NotFoundError):
+    """The dataset has no such revision, or the hub no longer keeps it."""
 
 
 class AccessDeniedError(DsxError, PermissionError):
@@ -145,6 +150,7 @@ PROBLEMS: dict[str, Problem] = {
     "unauthorized": Problem(401, AccessDeniedError),
     "dataset_not_found": Problem(404, DatasetNotFoundError),
     "entry_not_found": Problem(404, EntryNotFoundError),
+    "revision_not_found": Problem(404, RevisionNotFoundError),
     "route_not_found": Problem(404, NotFoundError),
     "method_not_allowed": Problem(405, HubError),
     "conflict": Problem(409, ConflictError),

@@ -59,7 +59,7 @@ def create_app(settings: Settings, storage: Storage | None = None) -> Front:
         app.include_router(module.router, tags=["datasets"], responses=PROBLEM_RESPONSES)
     install_handlers(app)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # -- FastAPI's documented way to extend it
-    return Front(app, {"file": FileRoute(storage, threads)}, Keyring(settings.api_key), close)
+    return Front(app, {"file": FileRoute(storage, index, threads)}, Keyring(settings.api_key), close)
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

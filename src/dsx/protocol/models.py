@@ -68,6 +68,25 @@ class DatasetInfo(WireModel):
     left_out: dict[str, int] = Field(description="How many files were left out of the manifest, by reason.")
 
 
+class RevisionInfo(WireModel):
+    """One revision in the list of ``GET /datasets/{dataset}/revisions``."""
+
+    revision: Revision
+    created_at: str = Field(description="When it was published: ISO 8601, UTC.")
+    entries: int = Field(ge=0, description="Number of entries.")
+    bytes: int = Field(ge=0, description="Sum of their sizes.")
+
+
+class DatasetDiff(WireModel):
+    """What ``GET /datasets/{dataset}/diff`` says: paths, sorted."""
+
+    from_: Revision = Field(alias="from")
+    to: Revision
+    added: list[EntryPath]
+    changed: list[EntryPath]
+    removed: list[EntryPath]
+
+
 class Health(WireModel):
     """What ``GET /health`` says."""
 

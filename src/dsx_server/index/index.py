@@ -10,6 +10,15 @@ from pathlib import Path
 from dsx.errors import DatasetNotFoundError
 from dsx.protocol.paths import check_dataset
 from dsx.protocol.text import shown
+from dsx_server.index.history import (
+    Difference,
+    PublishedRevision,
+    compare_revisions,
+    list_revisions,
+    prune_revisions,
+    read_entry,
+    read_revision,
+)
 from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows
 from dsx_server.index.scan import scan_dataset
 from dsx_server.index.schema import open_index
@@ -58,6 +67,43 @@ class Index:
                     raise RuntimeError(f"dataset {dataset!r} was scanned and has no revision")
                 return info, list(read_rows(self._db, dataset).values())
 
+    def load_revision(self, dataset: str, revision: str) -> list[Row]:
+        """Return the rows of one revision, sorted by path, whatever the dataset holds now.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+            RevisionNotFoundError: There is no such revision of it.
+        """
+        self._turn(dataset)
+        with self._db_lock:
+            return read_revision(self._db, dataset, revision)
+
+    def find_entry(self, dataset: str, revision: str, path: str) -> Row | None:
+        """Return one entry as a revision has it, or None when that has none.
+
+        Raises:
+            RevisionNotFoundError: There is no such revision.
+        """
+        with self._db_lock:
+            return read_entry(self._db, dataset, revision, path)
+
+    def list_revisions(self, dataset: str) -> list[PublishedRevision]:
+        """Scan ``dataset`` as `refresh` does, and return the revisions that are kept, newest first."""
+        self.refresh(dataset)
+        with self._db_lock:
+            return list_revisions(self._db, dataset)
+
+    def compare(self, dataset: str, a: str, b: str) -> Difference:
+        """Return what came, changed and went from revision ``a`` to revision ``b``.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+            RevisionNotFoundError: There is no such revision of it.
+        """
+        self._turn(dataset)
+        with self._db_lock:
+            return compare_revisions(self._db, dataset, a, b)
+
     def close(self) -> None:
         """Close the index file."""
         with self._db_lock:
@@ -79,6 +125,8 @@ class Index:
         scan = scan_dataset(self._storage, dataset, before)
         with self._db_lock:
             info = publish_scan(self._db, dataset, before, scan.rows, scan.left_out)
+            if old is None or old.id != info.id:
+                prune_revisions(self._db, dataset)
         if old is None or old.id != info.id or old.left_out != info.left_out:
             left_out = ", ".join(f"{count} {reason}" for reason, count in info.left_out.items()) or "nothing"
             log.info(

@@ -47,6 +47,17 @@ def read_rows(db: sqlite3.Connection, dataset: str) -> dict[str, Row]:
     return {path: Row(path, Identity(*identity), head.hex(), bool(racy)) for path, *identity, head, racy in rows}
 
 
+def read_rows_of(db: sqlite3.Connection, key: int, number: int) -> Iterator[Row]:
+    """Yield the rows of one revision of the dataset ``key``, sorted by path."""
+    rows = db.execute(
+        "SELECT path, size, mtime_ns, ctime_ns, inode, head_hash, racy FROM entries"
+        " WHERE dataset = ? AND born <= ? AND (died IS NULL OR died > ?) ORDER BY path",
+        (key, number, number),
+    )
+    for path, *identity, head, racy in rows:
+        yield Row(path, Identity(*identity), head.hex(), bool(racy))
+
+
 def read_info(db: sqlite3.Connection, dataset: str) -> RevisionInfo | None:
     """Return the newest revision of ``dataset``, or None when none was published."""
     row = db.execute(

@@ -3,7 +3,8 @@
 ::
 
     datasets   one row per dataset ever seen
-    revisions  one row per published state of a dataset; ``number`` counts up within the dataset
+    revisions  one row per published state of a dataset; ``number`` counts up within the dataset, ``asked_ns`` is when a
+               client last asked for it by its id
     entries    one row per state of an entry: born in one revision, died in another, or alive (``died`` is null)
 
 An entry's state is (path, size, head hash, mtime). Its inode and ctime may change without a new state (a chmod), so
@@ -22,7 +23,7 @@ from dsx_server.settings import SettingsError
 log = logging.getLogger("dsx.index")
 
 FILE_NAME = "index.sqlite"
-USER_VERSION = 1
+USER_VERSION = 2
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS revisions (
     created_ns INTEGER NOT NULL,
     entries    INTEGER NOT NULL,
     bytes      INTEGER NOT NULL,
+    asked_ns   INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (dataset, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (
@@ -73,7 +75,7 @@ def open_index(folder: Path) -> sqlite3.Connection:
             raise
         except sqlite3.DatabaseError as error:
             aside = file.with_name(f"{FILE_NAME}.damaged")
-            log.warning("the index %s is damaged (%s); it was moved to %s and is made anew", file, error, aside.name)
+            log.warning("the index %s cannot be read (%s); it was moved to %s", file, error, aside.name)
             file.replace(aside)
             for suffix in ("-wal", "-shm"):
                 file.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
@@ -90,7 +92,10 @@ def _open(file: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
         connection.execute("PRAGMA foreign_keys = ON")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, USER_VERSION):
+            raise sqlite3.DatabaseError(f"it has version {version}, and this hub makes version {USER_VERSION}")
+        if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {USER_VERSION}; COMMIT;")
     except sqlite3.Error:
         connection.close()

@@ -1,12 +1,13 @@
-"""``GET /datasets`` and ``GET /datasets/{dataset}``: what is there."""
+"""``GET /datasets`` and below: what is there, and what was there."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
-from dsx.protocol.models import DatasetInfo
+from dsx.protocol.models import DatasetDiff, DatasetInfo, RevisionInfo
 from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, CurrentStorage, list_readable, reading
 
 router = APIRouter(dependencies=[KEY_NEEDED])
@@ -30,6 +31,38 @@ def read_dataset(
         entries=info.entries,
         bytes=info.bytes,
         revision=info.id,
-        scanned_at=datetime.fromtimestamp(info.scanned_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        scanned_at=_format_time(info.scanned_ns),
         left_out=info.left_out,
     )
+
+
+@router.get("/datasets/{dataset}/revisions", summary="List the revisions of one dataset")
+def list_revisions(
+    dataset: str, principal: CurrentPrincipal, storage: CurrentStorage, index: CurrentIndex
+) -> list[RevisionInfo]:
+    """Revisions that the hub keeps, newest first: the last ten, and those that were asked for within 30 days."""
+    with reading(dataset, principal, storage):
+        kept = index.list_revisions(dataset)
+    return [
+        RevisionInfo(revision=each.id, created_at=_format_time(each.created_ns), entries=each.entries, bytes=each.bytes)
+        for each in kept
+    ]
+
+
+@router.get("/datasets/{dataset}/diff", summary="Compare two revisions of one dataset")
+def compare_revisions(
+    dataset: str,
+    principal: CurrentPrincipal,
+    storage: CurrentStorage,
+    index: CurrentIndex,
+    a: Annotated[str, Query(alias="from", description="A revision.")],
+    b: Annotated[str, Query(alias="to", description="Another revision.")],
+) -> DatasetDiff:
+    """Paths that were added, changed and removed from one revision to the other, sorted."""
+    with reading(dataset, principal, storage):
+        difference = index.compare(dataset, a, b)
+    return DatasetDiff.model_validate({"from": a, "to": b, **difference._asdict()})
+
+
+def _format_time(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")

@@ -14,14 +14,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
-from dsx.errors import ConflictError, InvalidPathError
-from dsx.protocol.digests import is_sha256_wanted
+from dsx.errors import ConflictError, EntryNotFoundError, InvalidPathError
+from dsx.protocol.digests import HEAD_BYTES, head_hash, is_sha256_wanted
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
+from dsx_server.index import Index
 from dsx_server.problems import ProblemError, raise_no_route
 from dsx_server.routes.access import reading
 from dsx_server.routes.conditions import Verdict, decide
@@ -41,11 +42,13 @@ class FileRoute:
 
     Args:
         storage: Where the entries lie.
+        index: Knows what they were in earlier revisions.
         threads: In which everything runs that may block.
     """
 
-    def __init__(self, storage: Storage, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, storage: Storage, index: Index, threads: ThreadPoolExecutor) -> None:
         self._storage = storage
+        self._index = index
         self._threads = threads
         self._digests = _DigestMemory()
 
@@ -53,7 +56,8 @@ class FileRoute:
         if scope["method"] not in ("GET", "HEAD"):
             raise ProblemError("method_not_allowed", "/file takes GET and HEAD", {"Allow": "GET, HEAD"})
         target = parse_target(scope["raw_path"])
-        request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"])
+        revision = _parse_revision(scope["query_string"])
+        request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"], revision)
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -73,6 +77,8 @@ class FileRoute:
                 entry = self._storage.open(target.dataset, target.path)
                 answer = None
                 try:
+                    if request.revision is not None:
+                        self._check_revision(target, entry, request.revision)
                     answer = self._read(request, entry)
                     if entry.is_unchanged():
                         return answer
@@ -81,6 +87,17 @@ class FileRoute:
                     if answer is None or answer.rest is None:
                         entry.close()
         raise ConflictError(f"{shown(target.path)} is being written on the hub; try again when it is at rest")
+
+    def _check_revision(self, target: _Target, entry: OpenEntry, revision: str) -> None:
+        """Make sure that the entry is what ``revision`` says: as long as size and mtime are, and its first bytes."""
+        row = self._index.find_entry(target.dataset, revision, target.path)
+        if row is None:
+            raise EntryNotFoundError(
+                f"revision {shown(revision)} of {shown(target.dataset)} has no {shown(target.path)}"
+            )
+        state = (entry.identity.size, head_hash(entry.read(0, HEAD_BYTES)), entry.identity.mtime_ns)
+        if state != row.state:
+            raise ConflictError(f"{shown(target.path)} is no longer what revision {shown(revision)} says")
 
     def _read(self, request: _Request, entry: OpenEntry) -> _Answer:
         identity = entry.identity
@@ -147,6 +164,7 @@ class _Request(NamedTuple):
     target: _Target
     headers: Mapping[str, str]
     principal: Principal
+    revision: str | None
 
     @property
     def wants_digest(self) -> bool:
@@ -214,6 +232,11 @@ def parse_target(raw_path: bytes) -> _Target:
         return _Target(unquote_to_bytes(parts[2]).decode(), unquote_to_bytes(parts[3]).decode())
     except UnicodeDecodeError as error:
         raise InvalidPathError("the path is not UTF-8 once its percent-encoding is undone") from error
+
+
+def _parse_revision(query: bytes) -> str | None:
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("revision")
+    return None if values is None else values[-1]
 
 
 def _refuse(verdict: Verdict, target: _Target, entry: OpenEntry) -> None:

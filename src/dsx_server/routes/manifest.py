@@ -34,18 +34,24 @@ def read_manifest(
     storage: CurrentStorage,
     index: CurrentIndex,
     format: Literal["rows", "columns"] = "rows",  # noqa: A002 -- the name is the query parameter's
+    revision: str | None = None,
 ) -> Response:
     """Return all entries, sorted by path; ``format=columns`` adds revision, mtimes and digests, and is smaller.
 
-    The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed.
+    The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed. With
+    ``revision`` it is the manifest of that revision, whatever the dataset holds now.
     """
     with reading(dataset, principal, storage):
-        info, rows = index.load(dataset)
-    etag = f'W/"{info.id}"'
+        if revision is None:
+            info, rows = index.load(dataset)
+            revision = info.id
+        else:
+            rows = index.load_revision(dataset, revision)
+    etag = f'W/"{revision}"'
     headers = {"ETag": etag, "Vary": "Accept-Encoding", "Cache-Control": "private, no-cache"}
     if matches_weakly(", ".join(request.headers.getlist("if-none-match")), etag):
         return Response(status_code=304, headers=headers)
-    body = format_rows(rows) if format == "rows" else format_columns(info.id, rows)
+    body = format_rows(rows) if format == "rows" else format_columns(revision, rows)
     if len(body) >= GZIP_FROM_BYTES and takes_gzip(", ".join(request.headers.getlist("accept-encoding"))):
         body = gzip.compress(body, GZIP_LEVEL, mtime=0)
         headers["Content-Encoding"] = "gzip"

@@ -19,6 +19,7 @@ from dsx_server.index.history import (
     read_entry,
     read_revision,
 )
+from dsx_server.index.mounts import SERVED, forget_folders, note_folder, refuse_unmounted
 from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows
 from dsx_server.index.scan import scan_dataset
 from dsx_server.index.schema import open_index
@@ -39,6 +40,25 @@ class Index:
         self._db = open_index(state_dir)
         self._db_lock = threading.Lock()
         self._turns: dict[str, _ScanTurn] = {}
+        self._served: tuple[list[str], tuple[int, int]] | None = None
+
+    def list_datasets(self) -> list[str]:
+        """Return the names of all datasets, sorted.
+
+        Raises:
+            HubUnavailableError: There is none, and the served folder seems to be one whose disk is not mounted.
+        """
+        names = self._storage.list_datasets()
+        identity = self._storage.identify_folder(None)
+        if (names, identity) != self._served:
+            with self._db_lock:
+                if names:
+                    note_folder(self._db, SERVED, identity)
+                    forget_folders(self._db, {SERVED, *names})
+                else:
+                    refuse_unmounted(self._db, SERVED, identity)
+            self._served = names, identity
+        return names
 
     def refresh(self, dataset: str) -> RevisionInfo:
         """Scan ``dataset``, publish a revision when it changed, and return the newest.
@@ -112,7 +132,7 @@ class Index:
     def _turn(self, dataset: str) -> _ScanTurn:
         """Return the turn-taking of one dataset; there is one for datasets that exist only."""
         turn = self._turns.get(dataset)
-        if turn is None and dataset not in self._storage.list_datasets():
+        if turn is None and dataset not in self.list_datasets():
             check_dataset(dataset)
             raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub")
         return turn or self._turns.setdefault(dataset, _ScanTurn())
@@ -122,8 +142,13 @@ class Index:
         with self._db_lock:
             before = read_rows(self._db, dataset)
             old = read_info(self._db, dataset)
+        identity = self._storage.identify_folder(dataset)
         scan = scan_dataset(self._storage, dataset, before)
         with self._db_lock:
+            if scan.rows:
+                note_folder(self._db, dataset, identity)
+            elif not scan.left_out:
+                refuse_unmounted(self._db, dataset, identity)
             info = publish_scan(self._db, dataset, before, scan.rows, scan.left_out)
             if old is None or old.id != info.id:
                 prune_revisions(self._db, dataset)

@@ -2,7 +2,8 @@
 
 ::
 
-    datasets   one row per dataset ever seen
+    datasets   one row per dataset ever seen, with (device, inode) of its folder when it last held something; the row
+               without a name is the served folder's
     revisions  one row per published state of a dataset; ``number`` counts up within the dataset, ``asked_ns`` is when a
                client last asked for it by its id
     entries    one row per state of an entry: born in one revision, died in another, or alive (``died`` is null)
@@ -23,14 +24,16 @@ from dsx_server.settings import SettingsError
 log = logging.getLogger("dsx.index")
 
 FILE_NAME = "index.sqlite"
-USER_VERSION = 2
+USER_VERSION = 3
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (
     id         INTEGER PRIMARY KEY,
     name       TEXT    NOT NULL UNIQUE,
     scanned_ns INTEGER NOT NULL DEFAULT 0,
-    left_out   TEXT    NOT NULL DEFAULT '{}'
+    left_out   TEXT    NOT NULL DEFAULT '{}',
+    device     INTEGER,
+    inode      INTEGER
 ) STRICT;
 CREATE TABLE IF NOT EXISTS revisions (
     dataset    INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,

@@ -13,7 +13,6 @@ from dsx.errors import DatasetNotFoundError
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
 from dsx_server.index import Index
-from dsx_server.storage import Storage
 
 _NAMES_SHOWN = 20
 
@@ -26,28 +25,22 @@ def _principal(request: Request) -> Principal:
     return principal
 
 
-def _storage(request: Request) -> Storage:
-    storage: Storage = request.app.state.storage
-    return storage
-
-
 def _index(request: Request) -> Index:
     index: Index = request.app.state.index
     return index
 
 
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]
-CurrentStorage = Annotated[Storage, Depends(_storage)]
 CurrentIndex = Annotated[Index, Depends(_index)]
 
 
-def list_readable(principal: Principal, storage: Storage) -> list[str]:
+def list_readable(principal: Principal, index: Index) -> list[str]:
     """Return the names of the datasets that ``principal`` may read, sorted."""
-    return [name for name in storage.list_datasets() if principal.may_read(name)]
+    return [name for name in index.list_datasets() if principal.may_read(name)]
 
 
 @contextmanager
-def reading(dataset: str, principal: Principal, storage: Storage) -> Iterator[None]:
+def reading(dataset: str, principal: Principal, index: Index) -> Iterator[None]:
     """Let the body read ``dataset`` if ``principal`` may; one that it may not read does not exist for it.
 
     Raises:
@@ -58,7 +51,7 @@ def reading(dataset: str, principal: Principal, storage: Storage) -> Iterator[No
             raise DatasetNotFoundError(dataset)
         yield
     except DatasetNotFoundError:
-        names = list_readable(principal, storage)
+        names = list_readable(principal, index)
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         has = ", ".join(names[:_NAMES_SHOWN]) + more or "none yet"
         raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub; it has: {has}") from None

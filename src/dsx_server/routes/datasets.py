@@ -8,23 +8,21 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from dsx.protocol.models import DatasetDiff, DatasetInfo, RevisionInfo
-from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, CurrentStorage, list_readable, reading
+from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, list_readable, reading
 
 router = APIRouter(dependencies=[KEY_NEEDED])
 
 
 @router.get("/datasets", summary="List the datasets")
-def list_datasets(principal: CurrentPrincipal, storage: CurrentStorage) -> list[str]:
+def list_datasets(principal: CurrentPrincipal, index: CurrentIndex) -> list[str]:
     """Names of the datasets that this key may read, sorted."""
-    return list_readable(principal, storage)
+    return list_readable(principal, index)
 
 
 @router.get("/datasets/{dataset}", summary="Describe one dataset")
-def read_dataset(
-    dataset: str, principal: CurrentPrincipal, storage: CurrentStorage, index: CurrentIndex
-) -> DatasetInfo:
+def read_dataset(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> DatasetInfo:
     """Entries, bytes, revision, time of the last scan, and what was left out of the manifest, by reason."""
-    with reading(dataset, principal, storage):
+    with reading(dataset, principal, index):
         info = index.refresh(dataset)
     return DatasetInfo(
         name=dataset,
@@ -37,11 +35,9 @@ def read_dataset(
 
 
 @router.get("/datasets/{dataset}/revisions", summary="List the revisions of one dataset")
-def list_revisions(
-    dataset: str, principal: CurrentPrincipal, storage: CurrentStorage, index: CurrentIndex
-) -> list[RevisionInfo]:
+def list_revisions(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> list[RevisionInfo]:
     """Revisions that the hub keeps, newest first: the last ten, and those that were asked for within 30 days."""
-    with reading(dataset, principal, storage):
+    with reading(dataset, principal, index):
         kept = index.list_revisions(dataset)
     return [
         RevisionInfo(revision=each.id, created_at=_format_time(each.created_ns), entries=each.entries, bytes=each.bytes)
@@ -53,13 +49,12 @@ def list_revisions(
 def compare_revisions(
     dataset: str,
     principal: CurrentPrincipal,
-    storage: CurrentStorage,
     index: CurrentIndex,
     a: Annotated[str, Query(alias="from", description="A revision.")],
     b: Annotated[str, Query(alias="to", description="Another revision.")],
 ) -> DatasetDiff:
     """Paths that were added, changed and removed from one revision to the other, sorted."""
-    with reading(dataset, principal, storage):
+    with reading(dataset, principal, index):
         difference = index.compare(dataset, a, b)
     return DatasetDiff.model_validate({"from": a, "to": b, **difference._asdict()})
 

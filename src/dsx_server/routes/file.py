@@ -72,7 +72,7 @@ class FileRoute:
     def _prepare(self, request: _Request) -> _Answer:
         """Open, judge, and read what is short; blocks, so it runs in a thread."""
         target = request.target
-        with reading(target.dataset, request.principal, self._storage):
+        with reading(target.dataset, request.principal, self._index):
             for _ in range(READ_ATTEMPTS):
                 entry = self._storage.open(target.dataset, target.path)
                 answer = None

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from dsx.protocol.models import ManifestColumns, ManifestEntry
 from dsx_server.index import Row
-from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, CurrentStorage, reading
+from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, reading
 from dsx_server.routes.conditions import matches_weakly
 
 GZIP_LEVEL = 5
@@ -31,7 +31,6 @@ def read_manifest(
     dataset: str,
     request: Request,
     principal: CurrentPrincipal,
-    storage: CurrentStorage,
     index: CurrentIndex,
     format: Literal["rows", "columns"] = "rows",  # noqa: A002 -- the name is the query parameter's
     revision: str | None = None,
@@ -41,7 +40,7 @@ def read_manifest(
     The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed. With
     ``revision`` it is the manifest of that revision, whatever the dataset holds now.
     """
-    with reading(dataset, principal, storage):
+    with reading(dataset, principal, index):
         if revision is None:
             info, rows = index.load(dataset)
             revision = info.id

@@ -20,9 +20,9 @@ from dsx_server.index.history import (
     read_revision,
 )
 from dsx_server.index.mounts import SERVED, forget_folders, note_folder, refuse_unmounted
-from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows
+from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows, transaction
 from dsx_server.index.scan import scan_dataset
-from dsx_server.index.schema import open_index
+from dsx_server.index.schema import claim_folder, open_index
 from dsx_server.storage import Storage
 
 log = logging.getLogger("dsx.index")
@@ -37,6 +37,7 @@ class Index:
 
     def __init__(self, state_dir: Path, storage: Storage) -> None:
         self._storage = storage
+        self._lock_file = claim_folder(state_dir)
         self._db = open_index(state_dir)
         self._db_lock = threading.Lock()
         self._turns: dict[str, _ScanTurn] = {}
@@ -81,7 +82,7 @@ class Index:
                 except BaseException:
                     turn.began = 0.0  # whoever waits for this scan makes one himself
                     raise
-            with self._db_lock:
+            with self._db_lock, transaction(self._db):
                 info = read_info(self._db, dataset)
                 if info is None:
                     raise RuntimeError(f"dataset {dataset!r} was scanned and has no revision")
@@ -128,6 +129,7 @@ class Index:
         """Close the index file."""
         with self._db_lock:
             self._db.close()
+            self._lock_file.close()
 
     def _turn(self, dataset: str) -> _ScanTurn:
         """Return the turn-taking of one dataset; there is one for datasets that exist only."""
@@ -149,7 +151,7 @@ class Index:
                 note_folder(self._db, dataset, identity)
             elif not scan.left_out:
                 refuse_unmounted(self._db, dataset, identity)
-            info = publish_scan(self._db, dataset, before, scan.rows, scan.left_out)
+            info = publish_scan(self._db, dataset, scan.rows, scan.left_out)
             if old is None or old.id != info.id:
                 prune_revisions(self._db, dataset)
         if old is None or old.id != info.id or old.left_out != info.left_out:

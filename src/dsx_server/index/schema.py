@@ -15,13 +15,19 @@ was read: a later write may have left equal times, so it is read again at the ne
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 import sqlite3
 from pathlib import Path
+from typing import IO
 
 from dsx_server.settings import SettingsError
 
 log = logging.getLogger("dsx.index")
+
+# None on Windows, where SQLite's transactions alone keep two hubs from harming each other.
+fcntl = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 FILE_NAME = "index.sqlite"
 USER_VERSION = 3
@@ -59,6 +65,24 @@ CREATE TABLE IF NOT EXISTS entries (
     PRIMARY KEY (dataset, path, born)
 ) STRICT, WITHOUT ROWID;
 """
+
+
+def claim_folder(folder: Path) -> IO[bytes]:
+    """Make sure that no other hub uses this state folder; the claim lasts until the file that is returned is closed.
+
+    Raises:
+        SettingsError: Another hub does.
+    """
+    file = open(folder / "lock", "ab")  # noqa: SIM115 -- open as long as the hub runs
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise SettingsError(
+            f"another hub already uses the state folder {folder}; stop it, or set DSX_STATE_DIR to another folder"
+        ) from error
+    return file
 
 
 def open_index(folder: Path) -> sqlite3.Connection:

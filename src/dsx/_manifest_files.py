@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from dsx.errors import IntegrityError, InvalidPathError
-from dsx.manifest import Manifest, parse_columns, parse_rows
+from dsx.manifest import Entry, Manifest, parse_columns, parse_rows
+from dsx.protocol.digests import HEAD_BYTES, head_hash
 from dsx.protocol.paths import check_dataset
 
 MANIFEST_SUFFIX = "_manifest.json"
@@ -52,6 +54,8 @@ def read_rows_file(file: Path) -> Manifest | None:
 def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
     """Name the files below ``root`` that its cached manifests name, as far as they are there.
 
+    One of another size or with other first bytes is not what was published, but somebody's own.
+
     Yields:
         ``(dataset, path)`` of each entry, and ``("", name)`` of each manifest of which anything is there.
     """
@@ -61,11 +65,23 @@ def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
         manifest = kept[1] if kept else read_rows_file(rows_file)
         found = kept is not None
         for path in manifest.paths if manifest else ():
-            if root.joinpath(dataset, *path.split("/")).is_file():
+            entry = manifest.find(path) if manifest else None
+            if entry is not None and _may_be(root.joinpath(dataset, *path.split("/")), entry):
                 found = True
                 yield dataset, path
         if found:
             yield "", rows_file.name
+
+
+def _may_be(file: Path, entry: Entry) -> bool:
+    try:
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+            return False
+        with open(file, "rb") as opened:
+            return head_hash(opened.read(HEAD_BYTES)) == entry.head_hash
+    except OSError:
+        return False
 
 
 def _list_datasets(root: Path, manifests: Path) -> set[str]:

@@ -39,7 +39,6 @@ from dsx.errors import (
     IntegrityError,
     InvalidRequestError,
     NotFoundError,
-    RangeError,
 )
 from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
@@ -78,10 +77,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
 _BY_STATUS: dict[int, type[DsxError]] = {
     401: AccessDeniedError,
     403: AccessDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    412: ConflictError,
-    416: RangeError,
+    412: ConflictError,  # a HEAD has no body to say more
     429: HubUnavailableError,
     502: HubUnavailableError,
     503: HubUnavailableError,
@@ -263,6 +259,8 @@ def translate(error: Exception, url: str) -> DsxError:
 
 def _word(error: Exception, ours: type[DsxError], url: str) -> str:
     reason = _innermost_reason(error)
+    if "WRONG_VERSION_NUMBER" in reason or "record layer" in reason:
+        return f"what answers at {url} does not speak https; try http:// in base_url"
     if ours is HubTimeoutError:
         return f"the hub at {url} stopped answering ({reason}); is it overloaded, or the network down?"
     if ours is IntegrityError:
@@ -300,9 +298,13 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
         )
     problem = _read_problem(answer)
     row = PROBLEMS.get(str(problem.get("code")))
-    kind = row.error if row else _BY_STATUS.get(answer.status, HubError)
+    if row is None and answer.status not in _BY_STATUS:
+        return HubError(f"what answers at {answer._url} is not a DSX hub (status {answer.status}); check base_url")
+    kind = row.error if row else _BY_STATUS[answer.status]
     detail = problem.get("detail")
     text = printable(detail[:2000]) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
+    if kind is NotFoundError:
+        text = f"{text} (base_url is {answer._url}: is that the hub?)"
     if kind is AccessDeniedError:
         text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
     error = kind(text)

@@ -109,8 +109,12 @@ class Index:
             return read_entry(self._db, dataset, revision, path)
 
     def list_revisions(self, dataset: str) -> list[PublishedRevision]:
-        """Scan ``dataset`` as `refresh` does, and return the revisions that are kept, newest first."""
-        self.refresh(dataset)
+        """Return the revisions that are kept, newest first.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+        """
+        self._turn(dataset)
         with self._db_lock:
             return list_revisions(self._db, dataset)
 

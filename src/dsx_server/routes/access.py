@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
@@ -12,9 +12,11 @@ from fastapi.security import HTTPBearer
 from dsx.errors import DatasetNotFoundError
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
-from dsx_server.index import Index
+from dsx_server.index import Index, RevisionInfo, Row, WaitingRoom
 
 _NAMES_SHOWN = 20
+
+T = TypeVar("T")
 
 # Only so that the OpenAPI document says it and /docs has its Authorize button: the front door has checked the key.
 KEY_NEEDED = Security(HTTPBearer(auto_error=False, scheme_name="ApiKey", description="The hub's API key."))
@@ -25,13 +27,13 @@ def _principal(request: Request) -> Principal:
     return principal
 
 
-def _index(request: Request) -> Index:
-    index: Index = request.app.state.index
-    return index
+def _index(request: Request) -> WaitingRoom:
+    room: WaitingRoom = request.app.state.index
+    return room
 
 
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]
-CurrentIndex = Annotated[Index, Depends(_index)]
+CurrentIndex = Annotated[WaitingRoom, Depends(_index)]
 
 
 def list_readable(principal: Principal, index: Index) -> list[str]:
@@ -55,3 +57,36 @@ def reading(dataset: str, principal: Principal, index: Index) -> Iterator[None]:
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         has = ", ".join(names[:_NAMES_SHOWN]) + more or "none yet"
         raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub; it has: {has}") from None
+
+
+async def ask(room: WaitingRoom, principal: Principal, dataset: str, call: Callable[[Index], T]) -> T:
+    """Ask the index something about ``dataset``, in a thread, if ``principal`` may read it.
+
+    Raises:
+        DatasetNotFoundError: As `reading` has it.
+    """
+
+    def work() -> T:
+        with reading(dataset, principal, room.index):
+            return call(room.index)
+
+    return await room.run(work)
+
+
+async def load(room: WaitingRoom, principal: Principal, dataset: str) -> tuple[RevisionInfo, list[Row]]:
+    """Return the newest revision of ``dataset`` and its rows, from a scan that begins now, if it may be read.
+
+    Raises:
+        DatasetNotFoundError: As `reading` has it.
+    """
+    try:
+        if not principal.may_read(dataset):
+            raise DatasetNotFoundError(dataset)
+        return await room.load(dataset)
+    except DatasetNotFoundError:
+        await ask(room, principal, dataset, _raise_not_found)
+        raise
+
+
+def _raise_not_found(_index: Index) -> None:
+    raise DatasetNotFoundError

@@ -8,22 +8,21 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from dsx.protocol.models import DatasetDiff, DatasetInfo, RevisionInfo
-from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, list_readable, reading
+from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, ask, list_readable, load
 
 router = APIRouter(dependencies=[KEY_NEEDED])
 
 
 @router.get("/datasets", summary="List the datasets")
-def list_datasets(principal: CurrentPrincipal, index: CurrentIndex) -> list[str]:
+async def list_datasets(principal: CurrentPrincipal, index: CurrentIndex) -> list[str]:
     """Names of the datasets that this key may read, sorted."""
-    return list_readable(principal, index)
+    return await index.run(list_readable, principal, index.index)
 
 
 @router.get("/datasets/{dataset}", summary="Describe one dataset")
-def read_dataset(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> DatasetInfo:
+async def read_dataset(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> DatasetInfo:
     """Entries, bytes, revision, time of the last scan, and what was left out of the manifest, by reason."""
-    with reading(dataset, principal, index):
-        info = index.refresh(dataset)
+    info, _ = await load(index, principal, dataset)
     return DatasetInfo(
         name=dataset,
         entries=info.entries,
@@ -35,10 +34,10 @@ def read_dataset(dataset: str, principal: CurrentPrincipal, index: CurrentIndex)
 
 
 @router.get("/datasets/{dataset}/revisions", summary="List the revisions of one dataset")
-def list_revisions(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> list[RevisionInfo]:
+async def list_revisions(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> list[RevisionInfo]:
     """Revisions that the hub keeps, newest first: the last ten, and those that were asked for within 30 days."""
-    with reading(dataset, principal, index):
-        kept = index.list_revisions(dataset)
+    await load(index, principal, dataset)
+    kept = await ask(index, principal, dataset, lambda index: index.list_revisions(dataset))
     return [
         RevisionInfo(revision=each.id, created_at=_format_time(each.created_ns), entries=each.entries, bytes=each.bytes)
         for each in kept
@@ -46,7 +45,7 @@ def list_revisions(dataset: str, principal: CurrentPrincipal, index: CurrentInde
 
 
 @router.get("/datasets/{dataset}/diff", summary="Compare two revisions of one dataset")
-def compare_revisions(
+async def compare_revisions(
     dataset: str,
     principal: CurrentPrincipal,
     index: CurrentIndex,
@@ -54,8 +53,7 @@ def compare_revisions(
     b: Annotated[str, Query(alias="to", description="Another revision.")],
 ) -> DatasetDiff:
     """Paths that were added, changed and removed from one revision to the other, sorted."""
-    with reading(dataset, principal, index):
-        difference = index.compare(dataset, a, b)
+    difference = await ask(index, principal, dataset, lambda index: index.compare(dataset, a, b))
     return DatasetDiff.model_validate({"from": a, "to": b, **difference._asdict()})
 
 

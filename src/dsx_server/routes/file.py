@@ -11,15 +11,16 @@ import asyncio
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
 from dsx.errors import ConflictError, EntryNotFoundError, InvalidPathError
-from dsx.protocol.digests import HEAD_BYTES, head_hash, is_sha256_wanted
+from dsx.protocol.digests import HEAD_BYTES, format_repr_digest, head_hash, is_sha256_wanted
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
 from dsx_server.index import Index
@@ -60,11 +61,14 @@ class FileRoute:
         request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"], revision)
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            if answer.rest is None:
+            headers = answer.headers
+            if answer.rest is not None and scope["method"] == "HEAD":
+                headers = [*headers, *await self._hash_rest(answer.rest, receive)]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            if answer.rest is None or scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": answer.body})
             else:
-                await self._send_blocks(answer.rest, receive, send)
+                await self._send_rest(answer.rest, receive, send)
         finally:
             if answer.rest is not None:
                 answer.rest.entry.close()
@@ -110,44 +114,64 @@ class FileRoute:
         body = entry.read(verdict.start, verdict.stop) if request.method == "GET" and is_short else b""
         digest = self._find_digest(request, entry, body if is_whole_get and is_short else None)
         headers = entry_headers(request.target.path, entry, verdict, read_head(entry, verdict, body), digest)
-        if request.method == "HEAD" or is_short:
+        hash_it = request.wants_digest and verdict.status == 200 and digest is None
+        if is_short or (request.method == "HEAD" and not hash_it):
             return _Answer(verdict.status, headers, body)
-        hash_it = request.wants_digest and is_whole_get and digest is None
         return _Answer(verdict.status, headers, rest=_Rest(entry, request.target, verdict.start, verdict.stop, hash_it))
 
     def _find_digest(self, request: _Request, entry: OpenEntry, whole: bytes | None) -> str | None:
-        """Return the entry's digest if it is known, or wanted and cheap; a HEAD that wants it pays for the reading."""
+        """Return the entry's digest if it is known, or wanted and cheap: of a long one it is computed block by block."""
         known = self._digests.get(request.target, entry.identity.etag)
         if known is not None or not request.wants_digest:
             return known
         if whole is not None:
             digest = hashlib.sha256(whole).hexdigest()
-        elif request.method == "HEAD":
-            digest = _hash_entry(entry)
+        elif request.method == "HEAD" and entry.identity.size <= WHOLE_BYTES:
+            digest = hashlib.sha256(entry.read(0, WHOLE_BYTES)).hexdigest()
         else:
             return None
         if entry.is_unchanged():
             self._digests.put(request.target, entry.identity.etag, digest)
         return digest
 
-    async def _send_blocks(self, rest: _Rest, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
+    async def _send_rest(self, rest: _Rest, receive: Receive, send: Send) -> None:
         state = hashlib.sha256() if rest.hash_it else None
+        position = rest.start
+        async with aclosing(self._read_blocks(rest, receive)) as blocks:
+            async for block in blocks:
+                position += len(block)
+                if state is not None:
+                    await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
+                await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
+        if state is not None and position == rest.stop:
+            self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+
+    async def _hash_rest(self, rest: _Rest, receive: Receive) -> list[tuple[bytes, bytes]]:
+        """Return the header with the digest of a long entry; none when the client did not wait for it."""
+        state = hashlib.sha256()
+        position = rest.start
+        async with aclosing(self._read_blocks(rest, receive)) as blocks:
+            async for block in blocks:
+                position += len(block)
+                await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
+        if position < rest.stop:
+            return []
+        self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+        return [(b"repr-digest", format_repr_digest(state.hexdigest()).encode())]
+
+    async def _read_blocks(self, rest: _Rest, receive: Receive) -> AsyncGenerator[bytes, None]:
+        """Yield a long body block by block, until its end or until the client is gone."""
+        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
         position = rest.start
         try:
             while position < rest.stop:
-                block = await loop.run_in_executor(self._threads, rest.read_block, position)
+                block = await asyncio.get_running_loop().run_in_executor(self._threads, rest.read_block, position)
                 if gone.done():
                     return
-                if state is not None:
-                    await loop.run_in_executor(self._threads, state.update, block)
                 position += len(block)
-                await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
+                yield block
         finally:
             gone.cancel()
-        if state is not None:
-            self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
 
 
 class _Target(NamedTuple):
@@ -247,13 +271,6 @@ def _refuse(verdict: Verdict, target: _Target, entry: OpenEntry) -> None:
         size = entry.identity.size
         detail = f"the range starts past the end of {shown(target.path)}, which has {size} bytes"
         raise ProblemError("range_not_satisfiable", detail, {"Content-Range": f"bytes */{size}"})
-
-
-def _hash_entry(entry: OpenEntry) -> str:
-    state = hashlib.sha256()
-    for start in range(0, entry.identity.size, BLOCK_BYTES):
-        state.update(entry.read(start, start + BLOCK_BYTES))
-    return state.hexdigest()
 
 
 def _join_headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

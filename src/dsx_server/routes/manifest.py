@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from dsx.protocol.models import ManifestColumns, ManifestEntry
 from dsx_server.index import Row
-from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, reading
+from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, ask, load
 from dsx_server.routes.conditions import matches_weakly
 
 GZIP_LEVEL = 5
@@ -27,7 +27,7 @@ router = APIRouter(dependencies=[KEY_NEEDED])
     response_model=list[ManifestEntry] | ManifestColumns,
     responses={304: {"description": "The manifest still is what the ETag in If-None-Match stands for."}},
 )
-def read_manifest(
+async def read_manifest(
     dataset: str,
     request: Request,
     principal: CurrentPrincipal,
@@ -40,19 +40,19 @@ def read_manifest(
     The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed. With
     ``revision`` it is the manifest of that revision, whatever the dataset holds now.
     """
-    with reading(dataset, principal, index):
-        if revision is None:
-            info, rows = index.load(dataset)
-            revision = info.id
-        else:
-            rows = index.load_revision(dataset, revision)
-    etag = f'W/"{revision}"'
+    if revision is None:
+        info, rows = await load(index, principal, dataset)
+        pinned = info.id
+    else:
+        pinned = revision
+        rows = await ask(index, principal, dataset, lambda index: index.load_revision(dataset, pinned))
+    etag = f'W/"{pinned}"'
     headers = {"ETag": etag, "Vary": "Accept-Encoding", "Cache-Control": "private, no-cache"}
     if matches_weakly(", ".join(request.headers.getlist("if-none-match")), etag):
         return Response(status_code=304, headers=headers)
-    body = format_rows(rows) if format == "rows" else format_columns(revision, rows)
+    body = await index.run(lambda: format_rows(rows) if format == "rows" else format_columns(pinned, rows))
     if len(body) >= GZIP_FROM_BYTES and takes_gzip(", ".join(request.headers.getlist("accept-encoding"))):
-        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        body = await index.run(gzip.compress, body, GZIP_LEVEL, mtime=0)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type="application/json")
 

@@ -32,6 +32,7 @@ from dsx.errors import (
     AccessDeniedError,
     ConflictError,
     DsxError,
+    EntryNotFoundError,
     HubError,
     HubTimeoutError,
     HubUnavailableError,
@@ -39,6 +40,7 @@ from dsx.errors import (
     IntegrityError,
     InvalidRequestError,
     NotFoundError,
+    UnreadableError,
 )
 from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
@@ -77,11 +79,19 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
 _BY_STATUS: dict[int, type[DsxError]] = {
     401: AccessDeniedError,
     403: AccessDeniedError,
-    412: ConflictError,  # a HEAD has no body to say more
     429: HubUnavailableError,
     502: HubUnavailableError,
     503: HubUnavailableError,
     504: HubUnavailableError,
+}
+
+
+# The answer to a HEAD has no body that could say more.
+_BY_STATUS_OF_HEAD: dict[int, type[DsxError]] = {
+    404: EntryNotFoundError,
+    409: ConflictError,
+    412: ConflictError,
+    500: UnreadableError,
 }
 
 
@@ -177,6 +187,7 @@ class Answer:
 
     Attributes:
         status: HTTP status.
+        method: Method of the request.
         headers: Response headers; their names in any case.
     """
 
@@ -184,6 +195,7 @@ class Answer:
         self._response = response
         self._url = url
         self.status = response.status_code
+        self.method = response.request.method
         self.headers: Mapping[str, str] = response.headers
 
     @property
@@ -298,9 +310,10 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
         )
     problem = _read_problem(answer)
     row = PROBLEMS.get(str(problem.get("code")))
-    if row is None and answer.status not in _BY_STATUS:
+    known = _BY_STATUS | _BY_STATUS_OF_HEAD if answer.method == "HEAD" else _BY_STATUS
+    if row is None and answer.status not in known:
         return HubError(f"what answers at {answer._url} is not a DSX hub (status {answer.status}); check base_url")
-    kind = row.error if row else _BY_STATUS[answer.status]
+    kind = row.error if row else known[answer.status]
     detail = problem.get("detail")
     text = printable(detail[:2000]) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
     if kind is NotFoundError:

@@ -42,8 +42,7 @@ def serve(settings: Settings) -> int:
         SettingsError: The address cannot be listened on.
     """
     configure_logging(settings)
-    listener = bind(settings)
-    app = create_app(settings)
+    app, listener = _prepare(settings)
     server = _make_server(app)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -86,9 +85,8 @@ class BackgroundHub:
     """
 
     def __init__(self, settings: Settings) -> None:
-        listener = bind(settings)
+        self._app, listener = _prepare(settings)
         self.url = f"http://{_own_address(listener, for_others=False)}"
-        self._app = create_app(settings)
         self._server = _make_server(self._app)
         self._thread = threading.Thread(target=self._run, args=[listener], name="dsx-hub", daemon=True)
         self._thread.start()
@@ -155,15 +153,12 @@ def describe(settings: Settings, listener: socket.socket) -> str:
     """Word the greeting: where the hub listens, what it found, and what to paste on the training device."""
     datasets = LocalStorage(settings.dataset_path).list_datasets()
     count = f"{len(datasets)} dataset{'' if len(datasets) == 1 else 's'}"
-    names = (
-        f": {printable(', '.join(datasets[:10]))}{', ...' if len(datasets) > 10 else ''}"
-        if datasets
-        else ": put one folder per dataset into it"
-    )
+    shown = printable(", ".join(datasets[:10])) + (", ..." if len(datasets) > 10 else "")
+    names = shown or "put one folder per dataset into it"
     host, port = listener.getsockname()[:2]
     return (
         f"DSX Hub {__version__} listens on http://{_bracketed(host)}:{port}\n"
-        f"It serves {printable(str(settings.dataset_path.absolute()))} with {count}{names}\n"
+        f"It serves {printable(str(settings.dataset_path.absolute()))} with {count}: {names}\n"
         "On the training device, with DSX_API_KEY set there too:\n\n"
         "    from dsx import DatasetHubClient\n"
         f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # key: from DSX_API_KEY\n'
@@ -179,6 +174,16 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, settings.log_level_number))
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _prepare(settings: Settings) -> tuple[Front, socket.socket]:
+    """Open all that a hub needs, or nothing."""
+    listener = bind(settings)
+    try:
+        return create_app(settings), listener
+    except BaseException:
+        listener.close()
+        raise
 
 
 def _make_server(app: Front) -> uvicorn.Server:

@@ -38,7 +38,11 @@ class Index:
     def __init__(self, state_dir: Path, storage: Storage) -> None:
         self._storage = storage
         self._lock_file = claim_folder(state_dir)
-        self._db = open_index(state_dir)
+        try:
+            self._db = open_index(state_dir)
+        except BaseException:
+            self._lock_file.close()
+            raise
         self._db_lock = threading.Lock()
         self._turns: dict[str, _ScanTurn] = {}
         self._served: tuple[list[str], tuple[int, int]] | None = None

@@ -120,7 +120,7 @@ class FileRoute:
         return _Answer(verdict.status, headers, rest=_Rest(entry, request.target, verdict.start, verdict.stop, hash_it))
 
     def _find_digest(self, request: _Request, entry: OpenEntry, whole: bytes | None) -> str | None:
-        """Return the entry's digest if it is known, or wanted and cheap: of a long one it is computed block by block."""
+        """Return the entry's digest if it is known, or wanted and short; a long one is hashed block by block."""
         known = self._digests.get(request.target, entry.identity.etag)
         if known is not None or not request.wants_digest:
             return known

@@ -7,14 +7,15 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Start the hub; return the exit status: 2 when it cannot start as configured."""
+    """Run the hub to its end; return the exit status: 2 when it cannot start as configured."""
     try:
-        from dsx_server import Settings, SettingsError, serve
+        from dsx_server import Settings, SettingsError, end_process, serve
     except ImportError as error:
-        print(f"The hub's packages are not installed ({error}). Run: pip install -e '.[server]'", file=sys.stderr)  # noqa: T201 -- a launcher talks to its user
+        cure = f"In {Path(__file__).resolve().parent.parent} run: pip install -e '.[server]'"
+        print(f"The hub's packages are not installed ({error}). {cure}", file=sys.stderr)  # noqa: T201 -- a launcher talks to its user
         return 2
     try:
-        return serve(Settings.load(env_folders=[Path.cwd(), Path(__file__).resolve().parent.parent]))
+        end_process(serve(Settings.load(env_folders=[Path.cwd(), Path(__file__).resolve().parent.parent])))
     except SettingsError as error:
         print(f"The hub cannot start: {error}", file=sys.stderr)  # noqa: T201 -- a launcher talks to its user
         return 2

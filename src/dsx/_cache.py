@@ -199,7 +199,7 @@ class Cache:
             except CacheError:
                 target.unlink()  # two came at the same time: neither may stand for the other
                 raise
-            self._parts.unsynced[dataset, path] = mtime_ns
+            self._parts.note_unsynced(dataset, path, mtime_ns)
             if self._parts.is_sync_due():
                 self.sync()
         return target
@@ -236,7 +236,8 @@ class Cache:
 
     def is_as_written(self, file: Path, revision: str) -> bool:
         """Tell whether a manifest in the cache folder is as `write_document` left it, and of this revision."""
-        status, record = stat_file(file), self.ledger.get("", file.name)
+        with cache_errors(file):
+            status, record = stat_file(file), self.ledger.get("", file.name)
         return (
             status is not None
             and record is not None
@@ -271,6 +272,10 @@ class _Parts:
         self.unsynced: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
         self._synced_at = time.monotonic()
+
+    def note_unsynced(self, dataset: str, path: str, mtime_ns: int) -> None:
+        with self._lock:
+            self.unsynced[dataset, path] = mtime_ns
 
     def is_sync_due(self) -> bool:
         return len(self.unsynced) >= SYNC_FILES or time.monotonic() - self._synced_at > SYNC_AFTER_S

@@ -34,7 +34,7 @@ def clear_cache(cache: Cache, dataset: str | None) -> int:
         for folder in {cache.target(name, path).parent for path in ours}:
             if _is_free_of_links(cache, folder):
                 remove_empty_folders(folder, below=cache.root)
-        cache.ledger.forget(name, ours)
+        cache.ledger.forget_dataset(name)
         cache.ledger.forget("", [cache.manifest_file(name).name])
     return freed
 

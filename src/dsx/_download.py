@@ -50,14 +50,14 @@ class Downloads:
         if record is not None and entry is not None and _is_same_entry(record, entry):
             watch.on_bytes(record.size)
             return target
-        if record is None:
+        if record is None or not record.is_ours:
             with cache_errors(target):
                 if target.is_file() and self._adopt(wanted, target):
                     return target
                 self._cache.check_free(dataset, path)
         try:
             return self._fetch(wanted, record, watch)
-        except HubUnreachableError as error:
+        except (HubUnreachableError, HubTimeoutError) as error:
             if record is None or entry is not None:
                 raise
             warnings.warn(f"using the cached {wanted.name}: {error}", stacklevel=3)

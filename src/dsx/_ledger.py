@@ -136,6 +136,10 @@ class Ledger:
         rows = [(dataset, path) for path in paths]
         self._run(lambda db: db.executemany("DELETE FROM files WHERE dataset = ? AND path = ?", rows))
 
+    def forget_dataset(self, dataset: str) -> None:
+        """Drop all records of one dataset."""
+        self._run(lambda db: db.execute("DELETE FROM files WHERE dataset = ?", (dataset,)))
+
     def list_ours(self, dataset: str) -> list[str]:
         """Return the paths of the files that the SDK published for ``dataset``, sorted."""
         sql = "SELECT path FROM files WHERE dataset = ? AND is_ours ORDER BY path"

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from dsx.errors import IntegrityError, InvalidPathError
-from dsx.manifest import Manifest, parse_columns, parse_rows
+from dsx.manifest import Manifest, ManifestEntry, parse_columns, parse_rows
+from dsx.protocol.digests import HEAD_BYTES, head_hash
 from dsx.protocol.paths import check_dataset
 
 MANIFEST_SUFFIX = "_manifest.json"
@@ -64,6 +66,8 @@ def read_rows_file(file: Path) -> Manifest | None:
 def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
     """Name the files below ``root`` that its cached manifests name, as far as they are there.
 
+    One of another size or with other first bytes is not what was published, but somebody's own.
+
     Yields:
         ``(dataset, path)`` of each entry, and ``("", name)`` of each manifest of which anything is there.
     """
@@ -71,12 +75,12 @@ def list_named_files(root: Path, manifests: Path) -> Iterator[tuple[str, str]]:
         rows_file = root / f"{dataset}{MANIFEST_SUFFIX}"
         kept = [each[1] for file in list_columns_files(manifests, dataset) if (each := read_columns_file(file))]
         plain = None if kept else read_rows_file(rows_file)
-        found = bool(kept)
-        for path in sorted({path for manifest in [*kept, plain] if manifest for path in manifest.paths}):
-            if root.joinpath(dataset, *path.split("/")).is_file():
-                found = True
-                yield dataset, path
-        if found:
+        found = set()
+        for entry in (entry for manifest in [*kept, plain] if manifest for entry in manifest):
+            if entry.path not in found and _may_be(root.joinpath(dataset, *entry.path.split("/")), entry):
+                found.add(entry.path)
+                yield dataset, entry.path
+        if kept or found:
             yield "", rows_file.name
 
 
@@ -88,6 +92,17 @@ def list_columns_files(manifests: Path, dataset: str) -> list[Path]:
 def name_dataset(file: Path) -> str:
     """Return the name of the dataset that a columns file is of."""
     return PINNED_SUFFIX.sub("", file.stem)
+
+
+def _may_be(file: Path, entry: ManifestEntry) -> bool:
+    try:
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+            return False
+        with open(file, "rb") as opened:
+            return head_hash(opened.read(HEAD_BYTES)) == entry.hash
+    except OSError:
+        return False
 
 
 def _list_datasets(root: Path, manifests: Path) -> set[str]:

@@ -32,6 +32,7 @@ from dsx.errors import (
     AccessDeniedError,
     ConflictError,
     DsxError,
+    EntryNotFoundError,
     HubError,
     HubTimeoutError,
     HubUnavailableError,
@@ -39,7 +40,7 @@ from dsx.errors import (
     IntegrityError,
     InvalidRequestError,
     NotFoundError,
-    RangeError,
+    UnreadableError,
 )
 from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
@@ -78,14 +79,19 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
 _BY_STATUS: dict[int, type[DsxError]] = {
     401: AccessDeniedError,
     403: AccessDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    412: ConflictError,
-    416: RangeError,
     429: HubUnavailableError,
     502: HubUnavailableError,
     503: HubUnavailableError,
     504: HubUnavailableError,
+}
+
+
+# The answer to a HEAD has no body that could say more.
+_BY_STATUS_OF_HEAD: dict[int, type[DsxError]] = {
+    404: EntryNotFoundError,
+    409: ConflictError,
+    412: ConflictError,
+    500: UnreadableError,
 }
 
 
@@ -181,6 +187,7 @@ class Answer:
 
     Attributes:
         status: HTTP status.
+        method: Method of the request.
         headers: Response headers; their names in any case.
     """
 
@@ -188,6 +195,7 @@ class Answer:
         self._response = response
         self._url = url
         self.status = response.status_code
+        self.method = response.request.method
         self.headers: Mapping[str, str] = response.headers
 
     @property
@@ -263,6 +271,8 @@ def translate(error: Exception, url: str) -> DsxError:
 
 def _word(error: Exception, ours: type[DsxError], url: str) -> str:
     reason = _innermost_reason(error)
+    if "WRONG_VERSION_NUMBER" in reason or "record layer" in reason:
+        return f"what answers at {url} does not speak https; try http:// in base_url"
     if ours is HubTimeoutError:
         return f"the hub at {url} stopped answering ({reason}); is it overloaded, or the network down?"
     if ours is IntegrityError:
@@ -301,9 +311,14 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
     problem = _read_problem(answer)
     code = str(problem.get("code"))
     row = PROBLEMS.get(code)
-    kind = row.error if row else _BY_STATUS.get(answer.status, HubError)
+    known = _BY_STATUS | _BY_STATUS_OF_HEAD if answer.method == "HEAD" else _BY_STATUS
+    if row is None and answer.status not in known:
+        return HubError(f"what answers at {answer._url} is not a DSX hub (status {answer.status}); check base_url")
+    kind = row.error if row else known[answer.status]
     detail = problem.get("detail")
     text = printable(detail[:2000]) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
+    if kind is NotFoundError:
+        text = f"{text} (base_url is {answer._url}: is that the hub?)"
     if kind is AccessDeniedError:
         text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
     error = kind(text)

@@ -54,7 +54,9 @@ class DatasetHubClient:
         cache_dir: str | os.PathLike[str] | None = "./cache",
     ) -> None:
         self._address = resolve_address(base_url, api_key)
-        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+        if cache_dir == "":
+            raise InvalidRequestError("cache_dir is empty; name a folder, or pass None to keep nothing on disk")
+        self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self._transport = Transport(self._address)
         self._cache = None if self._cache_dir is None else Cache(self._cache_dir)
         self._manifests = Manifests(self._transport, self._cache)
@@ -211,6 +213,8 @@ class DatasetHubClient:
         downloads = self._downloads("download_dataset")
         if isinstance(file_list, (str, bytes)):
             raise InvalidRequestError(f"file_list is a list of paths; for one file pass [{shown(file_list)}]")
+        if any(isinstance(row, dict) for row in (file_list if isinstance(file_list, list) else ())):
+            raise InvalidRequestError('file_list is a list of paths; of rows of a manifest pass their row["path"]')
         wanted = None if file_list is None else [check_path(path) for path in file_list]
         if revision is None:
             manifest = self._manifests.refresh(dataset)

@@ -15,7 +15,7 @@ from dsx.protocol.models import ProblemDetail
 from dsx.protocol.version import __version__
 from dsx_server.auth import Keyring
 from dsx_server.front import Front
-from dsx_server.index import Index
+from dsx_server.index import Index, WaitingRoom
 from dsx_server.problems import install_handlers
 from dsx_server.routes import datasets, health, manifest
 from dsx_server.routes.file import FileRoute
@@ -38,11 +38,12 @@ def create_app(settings: Settings, storage: Storage | None = None) -> Front:
     """
     storage = storage or LocalStorage(settings.dataset_path)
     index = Index(settings.index_dir, storage)
+    room = WaitingRoom(index)
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="dsx-read")
 
     def close() -> None:
         threads.shutdown(wait=False, cancel_futures=True)
-        index.close()
+        room.close()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,16 +51,20 @@ def create_app(settings: Settings, storage: Storage | None = None) -> Front:
         close()
 
     app = FastAPIOffline(
-        title="DSX Hub", version=__version__, description=_DESCRIPTION, redoc_url=None, lifespan=lifespan
+        title="DSX Hub",
+        version=__version__,
+        description=_DESCRIPTION,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
     )
-    app.state.storage = storage
-    app.state.index = index
+    app.state.index = room
     app.include_router(health.router, tags=["hub"])
     for module in (datasets, manifest):
         app.include_router(module.router, tags=["datasets"], responses=PROBLEM_RESPONSES)
     install_handlers(app)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # -- FastAPI's documented way to extend it
-    return Front(app, {"file": FileRoute(storage, threads)}, Keyring(settings.api_key), close)
+    return Front(app, {"file": FileRoute(storage, index, threads)}, Keyring(settings.api_key), close)
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

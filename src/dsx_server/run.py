@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 import uvicorn
 
@@ -23,6 +27,9 @@ from dsx_server.storage import LocalStorage
 STOP_AFTER_S = 8
 """After a signal, what is being sent has this long to finish; the process ends within 10 s."""
 
+LINGER_S = 0.5
+"""How long the end of the process then waits for threads, in s."""
+
 _UVICORN_SAYS = ("ASGI callable returned without", "Cancel ", "Exception in ASGI application")
 
 
@@ -35,8 +42,7 @@ def serve(settings: Settings) -> int:
         SettingsError: The address cannot be listened on.
     """
     configure_logging(settings)
-    listener = bind(settings)
-    app = create_app(settings)
+    app, listener = _prepare(settings)
     server = _make_server(app)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -48,11 +54,27 @@ def serve(settings: Settings) -> int:
         signal.signal(number, stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that this terminal cannot show
-    print(describe(settings, listener), flush=True)  # noqa: T201 -- the greeting
+    with suppress(BrokenPipeError):  # nobody reads it
+        print(describe(settings, listener), flush=True)  # noqa: T201 -- the greeting
     with closing(app):
         server.run(sockets=[listener])
     logging.getLogger("dsx.hub").info("the hub has stopped")
     return 0 if server.started else 1
+
+
+def end_process(status: int) -> NoReturn:
+    """End the process, also when a thread still reads from a slow disk: Python would wait for it."""
+    deadline = time.monotonic() + LINGER_S
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    lingering = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
+    if lingering:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 class BackgroundHub:
@@ -63,9 +85,8 @@ class BackgroundHub:
     """
 
     def __init__(self, settings: Settings) -> None:
-        listener = bind(settings)
+        self._app, listener = _prepare(settings)
         self.url = f"http://{_own_address(listener, for_others=False)}"
-        self._app = create_app(settings)
         self._server = _make_server(self._app)
         self._thread = threading.Thread(target=self._run, args=[listener], name="dsx-hub", daemon=True)
         self._thread.start()
@@ -117,6 +138,10 @@ def bind(settings: Settings) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(
+                f"DSX_HOST is {settings.host!r}, which is no address of this machine; try 0.0.0.0"
+            ) from error
         raise SettingsError(
             f"cannot listen on DSX_HOST {settings.host}, DSX_PORT {settings.port}: {error.strerror}; "
             "stop the program that uses it or set another DSX_PORT"
@@ -128,11 +153,12 @@ def describe(settings: Settings, listener: socket.socket) -> str:
     """Word the greeting: where the hub listens, what it found, and what to paste on the training device."""
     datasets = LocalStorage(settings.dataset_path).list_datasets()
     count = f"{len(datasets)} dataset{'' if len(datasets) == 1 else 's'}"
-    names = f": {printable(', '.join(datasets[:10]))}{', ...' if len(datasets) > 10 else ''}" if datasets else ""
+    shown = printable(", ".join(datasets[:10])) + (", ..." if len(datasets) > 10 else "")
+    names = shown or "put one folder per dataset into it"
     host, port = listener.getsockname()[:2]
     return (
         f"DSX Hub {__version__} listens on http://{_bracketed(host)}:{port}\n"
-        f"It serves {printable(str(settings.dataset_path))} with {count}{names}\n"
+        f"It serves {printable(str(settings.dataset_path.absolute()))} with {count}: {names}\n"
         "On the training device, with DSX_API_KEY set there too:\n\n"
         "    from dsx import DatasetHubClient\n"
         f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # key: from DSX_API_KEY\n'
@@ -148,6 +174,16 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, settings.log_level_number))
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _prepare(settings: Settings) -> tuple[Front, socket.socket]:
+    """Open all that a hub needs, or nothing."""
+    listener = bind(settings)
+    try:
+        return create_app(settings), listener
+    except BaseException:
+        listener.close()
+        raise
 
 
 def _make_server(app: Front) -> uvicorn.Server:

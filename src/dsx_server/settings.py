@@ -116,8 +116,9 @@ def check_outside(served: Path, path: Path, *, variable: str, what: str) -> None
 
 def _read_env_file(file: Path) -> dict[str, str]:
     try:
-        # utf-8-sig: editors on Windows put a byte order mark before the first name.
-        return {name: value for name, value in dotenv_values(file, encoding="utf-8-sig").items() if value}
+        # A key is what it says, with its $ and braces. Editors on Windows put a byte order mark before the first name.
+        values = dotenv_values(file, encoding="utf-8-sig", interpolate=False)
+        return {name: value for name, value in values.items() if value}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read ({error}); mend it, or remove it and set the variables") from error
 

@@ -34,6 +34,7 @@ def test_public_names_of_the_hub_are_these() -> None:
         "Settings",
         "SettingsError",
         "create_app",
+        "end_process",
         "serve",
         "serve_background",
     }

@@ -19,7 +19,7 @@ from tests.conftest import KEY, HubProcess
 
 from .conftest import WAIT_S, Dataset, files_below, leftovers, run_in_thread, shorten_waits, wait_until
 from .proxy import Proxy
-from .scripted import HonestScript, Reply, Request, ScriptedHub, describe, format_head
+from .scripted import HonestScript, Reply, Request, ScriptedHub, answer_problem, describe, format_head
 
 MIB = 1024 * 1024
 BIG = os.urandom(MIB) * 24
@@ -252,7 +252,7 @@ def test_failed_download_is_gone_on_with_by_the_next_call(
 
     def refuse(_request: Request, _data: bytes) -> Reply:
         script.send_entry = honest  # type: ignore[method-assign]
-        return Reply(format_head(404, {"Content-Length": "0"}))
+        return answer_problem(404, "entry_not_found", "gone for a moment")
 
     script.send_entry = send_half  # type: ignore[method-assign]
     hub = start_scripted(script)

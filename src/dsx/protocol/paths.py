@@ -36,7 +36,7 @@ def check_path(path: str) -> str:
         InvalidPathError: It is not; the message says which path.
     """
     if not isinstance(path, str):
-        raise InvalidPathError(f"a path is a string relative to the dataset, like 'train/a.png'; got {path!r}")
+        raise InvalidPathError(f"a path is a string relative to the dataset, like 'train/a.png'; got {shown(path)}")
     if _NOT_ADMITTED.search(path) or len(path) > MAX_PATH_BYTES or len(path.encode()) > MAX_PATH_BYTES:
         raise InvalidPathError(
             f"{shown(path)} is not a path inside a dataset; paths are relative, like 'train/a.png', "

@@ -47,6 +47,17 @@ def read_rows(db: sqlite3.Connection, dataset: str) -> dict[str, Row]:
     return {path: Row(path, Identity(*identity), head.hex(), bool(racy)) for path, *identity, head, racy in rows}
 
 
+def read_rows_of(db: sqlite3.Connection, key: int, number: int) -> Iterator[Row]:
+    """Yield the rows of one revision of the dataset ``key``, sorted by path."""
+    rows = db.execute(
+        "SELECT path, size, mtime_ns, ctime_ns, inode, head_hash, racy FROM entries"
+        " WHERE dataset = ? AND born <= ? AND (died IS NULL OR died > ?) ORDER BY path",
+        (key, number, number),
+    )
+    for path, *identity, head, racy in rows:
+        yield Row(path, Identity(*identity), head.hex(), bool(racy))
+
+
 def read_info(db: sqlite3.Connection, dataset: str) -> RevisionInfo | None:
     """Return the newest revision of ``dataset``, or None when none was published."""
     row = db.execute(
@@ -60,7 +71,6 @@ def read_info(db: sqlite3.Connection, dataset: str) -> RevisionInfo | None:
 def publish_scan(
     db: sqlite3.Connection,
     dataset: str,
-    before: Mapping[str, Row],
     rows: Sequence[Row],
     left_out: Mapping[str, int],
 ) -> RevisionInfo:
@@ -69,12 +79,13 @@ def publish_scan(
     Args:
         db: The index.
         dataset: Name of the dataset.
-        before: What `read_rows` gave before the scan.
         rows: What the scan found, sorted by path.
         left_out: What it left out, by reason.
     """
-    with _transaction(db):
+    with transaction(db):
         key = _dataset_key(db, dataset)
+        # What is there now, not what was there before the scan: the difference is written against these very rows.
+        before = read_rows(db, dataset)
         db.execute(
             "UPDATE datasets SET scanned_ns = ?, left_out = ? WHERE id = ?", (time.time_ns(), json.dumps(left_out), key)
         )
@@ -130,7 +141,8 @@ def _dataset_key(db: sqlite3.Connection, dataset: str) -> int:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Do what the body does as one, or not at all."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -2,8 +2,10 @@
 
 ::
 
-    datasets   one row per dataset ever seen
-    revisions  one row per published state of a dataset; ``number`` counts up within the dataset
+    datasets   one row per dataset ever seen, with (device, inode) of its folder when it last held something; the row
+               without a name is the served folder's
+    revisions  one row per published state of a dataset; ``number`` counts up within the dataset, ``asked_ns`` is when a
+               client last asked for it by its id
     entries    one row per state of an entry: born in one revision, died in another, or alive (``died`` is null)
 
 An entry's state is (path, size, head hash, mtime). Its inode and ctime may change without a new state (a chmod), so
@@ -13,23 +15,31 @@ was read: a later write may have left equal times, so it is read again at the ne
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 import sqlite3
 from pathlib import Path
+from typing import IO
 
 from dsx_server.settings import SettingsError
 
 log = logging.getLogger("dsx.index")
 
+# None on Windows, where SQLite's transactions alone keep two hubs from harming each other.
+fcntl = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+
 FILE_NAME = "index.sqlite"
-USER_VERSION = 1
+USER_VERSION = 3
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (
     id         INTEGER PRIMARY KEY,
     name       TEXT    NOT NULL UNIQUE,
     scanned_ns INTEGER NOT NULL DEFAULT 0,
-    left_out   TEXT    NOT NULL DEFAULT '{}'
+    left_out   TEXT    NOT NULL DEFAULT '{}',
+    device     INTEGER,
+    inode      INTEGER
 ) STRICT;
 CREATE TABLE IF NOT EXISTS revisions (
     dataset    INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
@@ -38,6 +48,7 @@ CREATE TABLE IF NOT EXISTS revisions (
     created_ns INTEGER NOT NULL,
     entries    INTEGER NOT NULL,
     bytes      INTEGER NOT NULL,
+    asked_ns   INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (dataset, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (
@@ -54,6 +65,24 @@ CREATE TABLE IF NOT EXISTS entries (
     PRIMARY KEY (dataset, path, born)
 ) STRICT, WITHOUT ROWID;
 """
+
+
+def claim_folder(folder: Path) -> IO[bytes]:
+    """Make sure that no other hub uses this state folder; the claim lasts until the file that is returned is closed.
+
+    Raises:
+        SettingsError: Another hub does.
+    """
+    file = open(folder / "lock", "ab")  # noqa: SIM115 -- open as long as the hub runs
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise SettingsError(
+            f"another hub already uses the state folder {folder}; stop it, or set DSX_STATE_DIR to another folder"
+        ) from error
+    return file
 
 
 def open_index(folder: Path) -> sqlite3.Connection:
@@ -73,7 +102,7 @@ def open_index(folder: Path) -> sqlite3.Connection:
             raise
         except sqlite3.DatabaseError as error:
             aside = file.with_name(f"{FILE_NAME}.damaged")
-            log.warning("the index %s is damaged (%s); it was moved to %s and is made anew", file, error, aside.name)
+            log.warning("the index %s cannot be read (%s); it was moved to %s", file, error, aside.name)
             file.replace(aside)
             for suffix in ("-wal", "-shm"):
                 file.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
@@ -90,7 +119,10 @@ def _open(file: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
         connection.execute("PRAGMA foreign_keys = ON")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, USER_VERSION):
+            raise sqlite3.DatabaseError(f"it has version {version}, and this hub makes version {USER_VERSION}")
+        if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {USER_VERSION}; COMMIT;")
     except sqlite3.Error:
         connection.close()

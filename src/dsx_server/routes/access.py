@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
@@ -12,10 +12,11 @@ from fastapi.security import HTTPBearer
 from dsx.errors import DatasetNotFoundError
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
-from dsx_server.index import Index
-from dsx_server.storage import Storage
+from dsx_server.index import Index, RevisionInfo, Row, WaitingRoom
 
 _NAMES_SHOWN = 20
+
+T = TypeVar("T")
 
 # Only so that the OpenAPI document says it and /docs has its Authorize button: the front door has checked the key.
 KEY_NEEDED = Security(HTTPBearer(auto_error=False, scheme_name="ApiKey", description="The hub's API key."))
@@ -26,28 +27,22 @@ def _principal(request: Request) -> Principal:
     return principal
 
 
-def _storage(request: Request) -> Storage:
-    storage: Storage = request.app.state.storage
-    return storage
-
-
-def _index(request: Request) -> Index:
-    index: Index = request.app.state.index
-    return index
+def _index(request: Request) -> WaitingRoom:
+    room: WaitingRoom = request.app.state.index
+    return room
 
 
 CurrentPrincipal = Annotated[Principal, Depends(_principal)]
-CurrentStorage = Annotated[Storage, Depends(_storage)]
-CurrentIndex = Annotated[Index, Depends(_index)]
+CurrentIndex = Annotated[WaitingRoom, Depends(_index)]
 
 
-def list_readable(principal: Principal, storage: Storage) -> list[str]:
+def list_readable(principal: Principal, index: Index) -> list[str]:
     """Return the names of the datasets that ``principal`` may read, sorted."""
-    return [name for name in storage.list_datasets() if principal.may_read(name)]
+    return [name for name in index.list_datasets() if principal.may_read(name)]
 
 
 @contextmanager
-def reading(dataset: str, principal: Principal, storage: Storage) -> Iterator[None]:
+def reading(dataset: str, principal: Principal, index: Index) -> Iterator[None]:
     """Let the body read ``dataset`` if ``principal`` may; one that it may not read does not exist for it.
 
     Raises:
@@ -58,7 +53,40 @@ def reading(dataset: str, principal: Principal, storage: Storage) -> Iterator[No
             raise DatasetNotFoundError(dataset)
         yield
     except DatasetNotFoundError:
-        names = list_readable(principal, storage)
+        names = list_readable(principal, index)
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         has = ", ".join(names[:_NAMES_SHOWN]) + more or "none yet"
         raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub; it has: {has}") from None
+
+
+async def ask(room: WaitingRoom, principal: Principal, dataset: str, call: Callable[[Index], T]) -> T:
+    """Ask the index something about ``dataset``, in a thread, if ``principal`` may read it.
+
+    Raises:
+        DatasetNotFoundError: As `reading` has it.
+    """
+
+    def work() -> T:
+        with reading(dataset, principal, room.index):
+            return call(room.index)
+
+    return await room.run(work)
+
+
+async def load(room: WaitingRoom, principal: Principal, dataset: str) -> tuple[RevisionInfo, list[Row]]:
+    """Return the newest revision of ``dataset`` and its rows, from a scan that begins now, if it may be read.
+
+    Raises:
+        DatasetNotFoundError: As `reading` has it.
+    """
+    try:
+        if not principal.may_read(dataset):
+            raise DatasetNotFoundError(dataset)
+        return await room.load(dataset)
+    except DatasetNotFoundError:
+        await ask(room, principal, dataset, _raise_not_found)
+        raise
+
+
+def _raise_not_found(_index: Index) -> None:
+    raise DatasetNotFoundError

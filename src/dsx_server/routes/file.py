@@ -11,17 +11,19 @@ import asyncio
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
-from dsx.errors import ConflictError, InvalidPathError
-from dsx.protocol.digests import is_sha256_wanted
+from dsx.errors import ConflictError, EntryNotFoundError, InvalidPathError
+from dsx.protocol.digests import HEAD_BYTES, format_repr_digest, head_hash, is_sha256_wanted
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
+from dsx_server.index import Index
 from dsx_server.problems import ProblemError, raise_no_route
 from dsx_server.routes.access import reading
 from dsx_server.routes.conditions import Verdict, decide
@@ -41,11 +43,13 @@ class FileRoute:
 
     Args:
         storage: Where the entries lie.
+        index: Knows what they were in earlier revisions.
         threads: In which everything runs that may block.
     """
 
-    def __init__(self, storage: Storage, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, storage: Storage, index: Index, threads: ThreadPoolExecutor) -> None:
         self._storage = storage
+        self._index = index
         self._threads = threads
         self._digests = _DigestMemory()
 
@@ -53,14 +57,18 @@ class FileRoute:
         if scope["method"] not in ("GET", "HEAD"):
             raise ProblemError("method_not_allowed", "/file takes GET and HEAD", {"Allow": "GET, HEAD"})
         target = parse_target(scope["raw_path"])
-        request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"])
+        revision = _parse_revision(scope["query_string"])
+        request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"], revision)
         answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            if answer.rest is None:
+            headers = answer.headers
+            if answer.rest is not None and scope["method"] == "HEAD":
+                headers = [*headers, *await self._hash_rest(answer.rest, receive)]
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            if answer.rest is None or scope["method"] == "HEAD":
                 await send({"type": "http.response.body", "body": answer.body})
             else:
-                await self._send_blocks(answer.rest, receive, send)
+                await self._send_rest(answer.rest, receive, send)
         finally:
             if answer.rest is not None:
                 answer.rest.entry.close()
@@ -68,11 +76,13 @@ class FileRoute:
     def _prepare(self, request: _Request) -> _Answer:
         """Open, judge, and read what is short; blocks, so it runs in a thread."""
         target = request.target
-        with reading(target.dataset, request.principal, self._storage):
+        with reading(target.dataset, request.principal, self._index):
             for _ in range(READ_ATTEMPTS):
                 entry = self._storage.open(target.dataset, target.path)
                 answer = None
                 try:
+                    if request.revision is not None:
+                        self._check_revision(target, entry, request.revision)
                     answer = self._read(request, entry)
                     if entry.is_unchanged():
                         return answer
@@ -81,6 +91,17 @@ class FileRoute:
                     if answer is None or answer.rest is None:
                         entry.close()
         raise ConflictError(f"{shown(target.path)} is being written on the hub; try again when it is at rest")
+
+    def _check_revision(self, target: _Target, entry: OpenEntry, revision: str) -> None:
+        """Make sure that the entry is what ``revision`` says: as long as size and mtime are, and its first bytes."""
+        row = self._index.find_entry(target.dataset, revision, target.path)
+        if row is None:
+            raise EntryNotFoundError(
+                f"revision {shown(revision)} of {shown(target.dataset)} has no {shown(target.path)}"
+            )
+        state = (entry.identity.size, head_hash(entry.read(0, HEAD_BYTES)), entry.identity.mtime_ns)
+        if state != row.state:
+            raise ConflictError(f"{shown(target.path)} is no longer what revision {shown(revision)} says")
 
     def _read(self, request: _Request, entry: OpenEntry) -> _Answer:
         identity = entry.identity
@@ -93,44 +114,64 @@ class FileRoute:
         body = entry.read(verdict.start, verdict.stop) if request.method == "GET" and is_short else b""
         digest = self._find_digest(request, entry, body if is_whole_get and is_short else None)
         headers = entry_headers(request.target.path, entry, verdict, read_head(entry, verdict, body), digest)
-        if request.method == "HEAD" or is_short:
+        hash_it = request.wants_digest and verdict.status == 200 and digest is None
+        if is_short or (request.method == "HEAD" and not hash_it):
             return _Answer(verdict.status, headers, body)
-        hash_it = request.wants_digest and is_whole_get and digest is None
         return _Answer(verdict.status, headers, rest=_Rest(entry, request.target, verdict.start, verdict.stop, hash_it))
 
     def _find_digest(self, request: _Request, entry: OpenEntry, whole: bytes | None) -> str | None:
-        """Return the entry's digest if it is known, or wanted and cheap; a HEAD that wants it pays for the reading."""
+        """Return the entry's digest if it is known, or wanted and short; a long one is hashed block by block."""
         known = self._digests.get(request.target, entry.identity.etag)
         if known is not None or not request.wants_digest:
             return known
         if whole is not None:
             digest = hashlib.sha256(whole).hexdigest()
-        elif request.method == "HEAD":
-            digest = _hash_entry(entry)
+        elif request.method == "HEAD" and entry.identity.size <= WHOLE_BYTES:
+            digest = hashlib.sha256(entry.read(0, WHOLE_BYTES)).hexdigest()
         else:
             return None
         if entry.is_unchanged():
             self._digests.put(request.target, entry.identity.etag, digest)
         return digest
 
-    async def _send_blocks(self, rest: _Rest, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
+    async def _send_rest(self, rest: _Rest, receive: Receive, send: Send) -> None:
         state = hashlib.sha256() if rest.hash_it else None
+        position = rest.start
+        async with aclosing(self._read_blocks(rest, receive)) as blocks:
+            async for block in blocks:
+                position += len(block)
+                if state is not None:
+                    await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
+                await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
+        if state is not None and position == rest.stop:
+            self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+
+    async def _hash_rest(self, rest: _Rest, receive: Receive) -> list[tuple[bytes, bytes]]:
+        """Return the header with the digest of a long entry; none when the client did not wait for it."""
+        state = hashlib.sha256()
+        position = rest.start
+        async with aclosing(self._read_blocks(rest, receive)) as blocks:
+            async for block in blocks:
+                position += len(block)
+                await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
+        if position < rest.stop:
+            return []
+        self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+        return [(b"repr-digest", format_repr_digest(state.hexdigest()).encode())]
+
+    async def _read_blocks(self, rest: _Rest, receive: Receive) -> AsyncGenerator[bytes, None]:
+        """Yield a long body block by block, until its end or until the client is gone."""
+        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
         position = rest.start
         try:
             while position < rest.stop:
-                block = await loop.run_in_executor(self._threads, rest.read_block, position)
+                block = await asyncio.get_running_loop().run_in_executor(self._threads, rest.read_block, position)
                 if gone.done():
                     return
-                if state is not None:
-                    await loop.run_in_executor(self._threads, state.update, block)
                 position += len(block)
-                await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
+                yield block
         finally:
             gone.cancel()
-        if state is not None:
-            self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
 
 
 class _Target(NamedTuple):
@@ -147,6 +188,7 @@ class _Request(NamedTuple):
     target: _Target
     headers: Mapping[str, str]
     principal: Principal
+    revision: str | None
 
     @property
     def wants_digest(self) -> bool:
@@ -216,6 +258,11 @@ def parse_target(raw_path: bytes) -> _Target:
         raise InvalidPathError("the path is not UTF-8 once its percent-encoding is undone") from error
 
 
+def _parse_revision(query: bytes) -> str | None:
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("revision")
+    return None if values is None else values[-1]
+
+
 def _refuse(verdict: Verdict, target: _Target, entry: OpenEntry) -> None:
     if verdict.status == 412:
         detail = f"{shown(target.path)} is no longer the version that the request asked for"
@@ -224,13 +271,6 @@ def _refuse(verdict: Verdict, target: _Target, entry: OpenEntry) -> None:
         size = entry.identity.size
         detail = f"the range starts past the end of {shown(target.path)}, which has {size} bytes"
         raise ProblemError("range_not_satisfiable", detail, {"Content-Range": f"bytes */{size}"})
-
-
-def _hash_entry(entry: OpenEntry) -> str:
-    state = hashlib.sha256()
-    for start in range(0, entry.identity.size, BLOCK_BYTES):
-        state.update(entry.read(start, start + BLOCK_BYTES))
-    return state.hexdigest()
 
 
 def _join_headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

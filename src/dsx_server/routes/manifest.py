@@ -12,7 +12,7 @@ from fastapi.responses import Response
 
 from dsx.protocol.models import ManifestColumns, ManifestEntry
 from dsx_server.index import Row
-from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, CurrentStorage, reading
+from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, ask, load
 from dsx_server.routes.conditions import matches_weakly
 
 GZIP_LEVEL = 5
@@ -27,27 +27,32 @@ router = APIRouter(dependencies=[KEY_NEEDED])
     response_model=list[ManifestEntry] | ManifestColumns,
     responses={304: {"description": "The manifest still is what the ETag in If-None-Match stands for."}},
 )
-def read_manifest(
+async def read_manifest(
     dataset: str,
     request: Request,
     principal: CurrentPrincipal,
-    storage: CurrentStorage,
     index: CurrentIndex,
     format: Literal["rows", "columns"] = "rows",  # noqa: A002 -- the name is the query parameter's
+    revision: str | None = None,
 ) -> Response:
     """Return all entries, sorted by path; ``format=columns`` adds revision, mtimes and digests, and is smaller.
 
-    The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed.
+    The ETag stands for the revision: send it back in ``If-None-Match`` to learn whether anything changed. With
+    ``revision`` it is the manifest of that revision, whatever the dataset holds now.
     """
-    with reading(dataset, principal, storage):
-        info, rows = index.load(dataset)
-    etag = f'W/"{info.id}"'
+    if revision is None:
+        info, rows = await load(index, principal, dataset)
+        pinned = info.id
+    else:
+        pinned = revision
+        rows = await ask(index, principal, dataset, lambda index: index.load_revision(dataset, pinned))
+    etag = f'W/"{pinned}"'
     headers = {"ETag": etag, "Vary": "Accept-Encoding", "Cache-Control": "private, no-cache"}
     if matches_weakly(", ".join(request.headers.getlist("if-none-match")), etag):
         return Response(status_code=304, headers=headers)
-    body = format_rows(rows) if format == "rows" else format_columns(info.id, rows)
+    body = await index.run(lambda: format_rows(rows) if format == "rows" else format_columns(pinned, rows))
     if len(body) >= GZIP_FROM_BYTES and takes_gzip(", ".join(request.headers.getlist("accept-encoding"))):
-        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        body = await index.run(gzip.compress, body, GZIP_LEVEL, mtime=0)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type="application/json")
 

@@ -63,6 +63,12 @@ class Storage(Protocol):
     def list_datasets(self) -> list[str]:
         """Return the names of all datasets, sorted."""
 
+    def identify_folder(self, dataset: str | None) -> tuple[int, int]:
+        """Return what tells the folder of a dataset, or the served folder (None), from another at the same place.
+
+        Where a disk is mounted, an empty folder that has another identity than before is one whose disk is missing.
+        """
+
     def walk(self, dataset: str, left_out: Counter[str]) -> Iterator[Found]:
         """Yield every entry of ``dataset``, in no particular order, without opening any.
 

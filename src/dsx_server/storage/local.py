@@ -91,6 +91,15 @@ class LocalStorage:
         except OSError as error:
             raise UnreadableError(f"the served folder cannot be read on the hub: {error.strerror}") from error
 
+    def identify_folder(self, dataset: str | None) -> tuple[int, int]:
+        """Return (device, inode) of the folder of a dataset, or of the served folder."""
+        folder = self._served if dataset is None else self._root(dataset)
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            raise UnreadableError(f"the served folder cannot be read on the hub: {error.strerror}") from error
+        return status.st_dev, status.st_ino
+
     def walk(self, dataset: str, left_out: Counter[str]) -> Iterator[Found]:
         """Yield every entry of ``dataset``; see `Storage.walk`."""
         root = self._root(dataset)

@@ -1,0 +1,103 @@
+"""A folder whose disk is not mounted is an error, never an empty dataset; its place shows another, empty folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HubProcess, write_files
+
+ROUTES = ["/datasets/cats", "/manifest/cats", "/manifest/cats?format=columns", "/datasets/cats/revisions"]
+
+
+@pytest.fixture
+def cats(served: Path, hub: HubProcess) -> Path:
+    """A dataset that the hub has seen with an entry in it."""
+    write_files(served / "cats", {"a": b"a"})
+    assert len(hub.get("/manifest/cats").json()) == 1
+    assert hub.get("/datasets").json() == ["cats"]
+    return served / "cats"
+
+
+def unmount(folder: Path) -> None:
+    """Put what a missing mount shows in the place of a folder: another one, empty."""
+    folder.rename(folder.with_name(folder.name + ".disk"))
+    folder.mkdir()
+
+
+def mount(folder: Path) -> None:
+    """Bring back what `unmount` took away."""
+    folder.rmdir()
+    folder.with_name(folder.name + ".disk").rename(folder)
+
+
+@pytest.fixture
+def unmounted_dataset(cats: Path, tmp_path: Path) -> Path:
+    """The dataset's disk is not mounted."""
+    disk = tmp_path / "disk"
+    cats.rename(disk)
+    cats.mkdir()
+    return disk
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_unmounted_dataset_is_unavailable(unmounted_dataset: Path, hub: HubProcess, route: str) -> None:
+    answer = hub.get(route)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "mounted" in answer.json()["detail"]
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_dataset_is_there_again_with_its_disk(unmounted_dataset: Path, cats: Path, hub: HubProcess) -> None:
+    before = hub.get("/manifest/cats").status_code
+    cats.rmdir()
+    unmounted_dataset.rename(cats)
+    assert (before, len(hub.get("/manifest/cats").json())) == (503, 1)
+
+
+def test_unmounted_dataset_is_known_after_a_restart(unmounted_dataset: Path, hub: HubProcess) -> None:
+    hub.stop()
+    hub.start()
+    assert hub.get("/manifest/cats").status_code == 503
+
+
+def test_other_datasets_are_served_meanwhile(unmounted_dataset: Path, served: Path, hub: HubProcess) -> None:
+    write_files(served / "dogs", {"x": b"x"})
+    assert len(hub.get("/manifest/dogs").json()) == 1
+
+
+def test_dataset_that_was_emptied_in_place_is_empty(cats: Path, hub: HubProcess) -> None:
+    (cats / "a").unlink()
+    assert hub.get("/manifest/cats").json() == []
+
+
+def test_dataset_that_never_held_anything_is_empty(served: Path, hub: HubProcess) -> None:
+    (served / "new").mkdir()
+    assert hub.get("/manifest/new").json() == []
+
+
+def test_dataset_that_was_made_anew_with_files_is_served(cats: Path, hub: HubProcess) -> None:
+    shutil.rmtree(cats)
+    write_files(cats, {"other": b"o"})
+    assert [row["path"] for row in hub.get("/manifest/cats").json()] == ["other"]
+
+
+@pytest.mark.parametrize("route", ["/datasets", "/file/cats/a", *ROUTES])
+def test_unmounted_served_folder_is_unavailable(cats: Path, served: Path, hub: HubProcess, route: str) -> None:
+    unmount(served)
+    answer = hub.get(route)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_served_folder_is_there_again_with_its_disk(cats: Path, served: Path, hub: HubProcess) -> None:
+    unmount(served)
+    before = hub.get("/datasets").status_code
+    mount(served)
+    assert (before, hub.get("/datasets").json()) == (503, ["cats"])
+
+
+def test_served_folder_that_was_emptied_in_place_is_empty(cats: Path, hub: HubProcess) -> None:
+    shutil.rmtree(cats)
+    assert hub.get("/datasets").json() == []

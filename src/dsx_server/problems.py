@@ -35,7 +35,7 @@ def describe_error(error: DsxError) -> tuple[str, str, dict[str, str]]:
     if isinstance(error, ProblemError):
         return error.code, str(error), error.headers
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), "internal")
-    headers = {"Retry-After": f"{error.retry_after_s or 1:.0f}"} if code == "unavailable" else {}
+    headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
     return code, str(error), headers
 
 

@@ -57,9 +57,6 @@ class ManifestColumns(WireModel):
         return self
 
 
-ManifestEntry = ManifestRow  # the hub's routes still say it; goes with the next change there
-
-
 class DatasetInfo(WireModel):
     """What ``GET /datasets/{dataset}`` says about one dataset."""
 

@@ -36,11 +36,9 @@ def refuse_unmounted(db: sqlite3.Connection, name: str, identity: tuple[int, int
     row = db.execute("SELECT device, inode FROM datasets WHERE name = ? AND inode IS NOT NULL", (name,)).fetchone()
     if row is not None and (row[0], row[1]) != identity:
         what = f"the folder of dataset {shown(name)}" if name else "the served folder"
-        error = HubUnavailableError(
+        raise HubUnavailableError(
             f"{what} is empty and is not the folder that held files before: is its disk mounted? "
             "If it is meant to be empty, put a file into it once, or delete the hub's state folder"
         )
-        error.retry_after_s = 10
-        raise error
     # The very folder that held something was emptied. Device numbers change with a restart of the machine: forget it.
     db.execute("UPDATE datasets SET device = NULL, inode = NULL WHERE name = ?", (name,))

@@ -10,7 +10,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dsx.protocol.models import ManifestColumns, ManifestEntry
+from dsx.protocol.models import ManifestColumns, ManifestRow
 from dsx_server.index import Row
 from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, ask, load
 from dsx_server.routes.conditions import matches_weakly
@@ -24,7 +24,7 @@ router = APIRouter(dependencies=[KEY_NEEDED])
 @router.get(
     "/manifest/{dataset}",
     summary="Get the manifest of a dataset",
-    response_model=list[ManifestEntry] | ManifestColumns,
+    response_model=list[ManifestRow] | ManifestColumns,
     responses={304: {"description": "The manifest still is what the ETag in If-None-Match stands for."}},
 )
 async def read_manifest(

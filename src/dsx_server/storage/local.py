@@ -258,7 +258,8 @@ def _raise_for(error: OSError, dataset: str, path: str) -> NoReturn:
     if error.errno in _NOT_THERE:
         translated = _entry_not_found(dataset, path)
     elif error.errno in _OUT_OF_DESCRIPTORS:
-        translated = HubUnavailableError("the hub has too many files open at the moment; try again")
+        translated = HubUnavailableError("the hub has too many open files at the moment; try again")
+        translated.retry_after_s = 1
     else:
         translated = UnreadableError(f"{shown(f'{dataset}/{path}')} cannot be read on the hub: {error.strerror}")
     raise translated from error

@@ -15,6 +15,7 @@ import pytest
 import requests
 import uvicorn
 
+from dsx import DatasetHubClient
 from dsx_server import Settings, create_app
 from dsx_server.storage import Found, LocalStorage
 from tests.conftest import HubProcess, write_files
@@ -84,6 +85,42 @@ def test_request_that_comes_during_a_scan_is_answered_from_a_later_one(
         storage.go_on.set()
         assert first.result().status_code == 200
         assert [row["path"] for row in second.result().json()] == ["a", "new"]
+
+
+def test_first_scan_that_takes_long_is_unavailable_with_progress(url: str, storage: SlowStorage) -> None:
+    answer = requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    assert "first time" in answer.json()["detail"]
+
+
+def test_description_during_the_first_scan_says_so(url: str, storage: SlowStorage) -> None:
+    info = requests.get(f"{url}/datasets/slow", headers=HEADERS, timeout=60).json()
+    assert (info["scanning"], info["revision"], info["entries"]) == (True, None, 0)
+    storage.go_on.set()
+
+
+def test_sdk_waits_for_the_first_scan(url: str, storage: SlowStorage) -> None:
+    with DatasetHubClient(url, "k", cache_dir=None) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get_manifest, "slow")
+        assert storage.began.wait(30)
+        # The hub answers 503 after 10 s: only then it is let go.
+        assert requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).status_code == 503
+        storage.go_on.set()
+        assert [row["path"] for row in waiting.result(60)] == ["a"]
+
+
+def test_long_scan_of_a_known_dataset_is_answered_from_its_newest_revision(
+    url: str, storage: SlowStorage, served: Path
+) -> None:
+    storage.go_on.set()
+    before = requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).json()
+    storage.go_on.clear()
+    write_files(served, {"slow/new": b"n"})
+    assert requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).json() == before
+    assert requests.get(f"{url}/datasets/slow", headers=HEADERS, timeout=60).json()["scanning"] is True
+    storage.go_on.set()
+    assert len(requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).json()) == 2
 
 
 def test_hashing_a_huge_entry_does_not_keep_the_process(served: Path, hub: HubProcess) -> None:

@@ -27,6 +27,8 @@ from dsx_server.storage import Storage
 
 log = logging.getLogger("dsx.index")
 
+PROGRESS_LOGGED_S = 10.0
+
 
 class Index:
     """What the datasets of one storage hold. Threads may share it; `close` it when done.
@@ -45,6 +47,7 @@ class Index:
             raise
         self._db_lock = threading.Lock()
         self._turns: dict[str, _ScanTurn] = {}
+        self._progress: dict[str, _Progress] = {}
         self._served: tuple[list[str], tuple[int, int]] | None = None
 
     def list_datasets(self) -> list[str]:
@@ -86,11 +89,21 @@ class Index:
                 except BaseException:
                     turn.began = 0.0  # whoever waits for this scan makes one himself
                     raise
-            with self._db_lock, transaction(self._db):
-                info = read_info(self._db, dataset)
-                if info is None:
-                    raise RuntimeError(f"dataset {dataset!r} was scanned and has no revision")
-                return info, list(read_rows(self._db, dataset).values())
+            newest = self.load_newest(dataset)
+            if newest is None:
+                raise RuntimeError(f"dataset {dataset!r} was scanned and has no revision")
+            return newest
+
+    def load_newest(self, dataset: str) -> tuple[RevisionInfo, list[Row]] | None:
+        """Return the newest revision published and its rows, without a look at the disk; None before the first."""
+        with self._db_lock, transaction(self._db):
+            info = read_info(self._db, dataset)
+            return None if info is None else (info, list(read_rows(self._db, dataset).values()))
+
+    def count_scanned(self, dataset: str) -> int | None:
+        """Return how many entries the scan under way has found so far; None when there is none."""
+        progress = self._progress.get(dataset)
+        return None if progress is None else progress.entries
 
     def load_revision(self, dataset: str, revision: str) -> list[Row]:
         """Return the rows of one revision, sorted by path, whatever the dataset holds now.
@@ -153,7 +166,11 @@ class Index:
             before = read_rows(self._db, dataset)
             old = read_info(self._db, dataset)
         identity = self._storage.identify_folder(dataset)
-        scan = scan_dataset(self._storage, dataset, before)
+        progress = self._progress[dataset] = _Progress(dataset)
+        try:
+            scan = scan_dataset(self._storage, dataset, before, on_progress=progress.note)
+        finally:
+            del self._progress[dataset]
         with self._db_lock:
             if scan.rows:
                 note_folder(self._db, dataset, identity)
@@ -168,6 +185,21 @@ class Index:
                 "scanned %r in %.2f s: %d entries, %d bytes, revision %s, %d opened, left out: %s",
                 dataset, time.monotonic() - began, info.entries, info.bytes, info.id, scan.opened, left_out,
             )  # fmt: skip
+
+
+class _Progress:
+    """How far one scan is; says so in the log now and then."""
+
+    def __init__(self, dataset: str) -> None:
+        self.entries = 0
+        self._dataset = dataset
+        self._said = time.monotonic()
+
+    def note(self, entries: int) -> None:
+        self.entries = entries
+        if time.monotonic() - self._said > PROGRESS_LOGGED_S:
+            self._said = time.monotonic()
+            log.info("scanning %r: %d entries so far", self._dataset, entries)
 
 
 class _ScanTurn:

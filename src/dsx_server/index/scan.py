@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dsx.errors import EntryNotFoundError, UnreadableError
@@ -30,13 +30,20 @@ class Scan(NamedTuple):
     opened: int
 
 
-def scan_dataset(storage: Storage, dataset: str, known: Mapping[str, Row]) -> Scan:
+PROGRESS_ENTRIES = 1000
+"""How often, in entries, a scan says how far it is."""
+
+
+def scan_dataset(
+    storage: Storage, dataset: str, known: Mapping[str, Row], *, on_progress: Callable[[int], object]
+) -> Scan:
     """Walk ``dataset`` and hash the head of what is new, changed or racy.
 
     Args:
         storage: Where the dataset lies.
         dataset: Its name.
         known: What the index says of it, by path.
+        on_progress: Told how many entries were found so far.
 
     Raises:
         DatasetNotFoundError: There is no such dataset.
@@ -52,6 +59,8 @@ def scan_dataset(storage: Storage, dataset: str, known: Mapping[str, Row]) -> Sc
             row = _read_entry(storage, dataset, found, left_out)
         if row is not None:
             rows.append(row)
+            if len(rows) % PROGRESS_ENTRIES == 0:
+                on_progress(len(rows))
     rows.sort(key=lambda row: row.path)
     return Scan(rows, dict(sorted(left_out.items())), opened)
 

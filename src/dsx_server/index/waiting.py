@@ -11,14 +11,40 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from dsx.errors import HubUnavailableError
+from dsx.protocol.text import shown
 from dsx_server.index.index import Index
 from dsx_server.index.revisions import RevisionInfo, Row
+
+FRESH_WITHIN_S = 1.0
+"""How long, in s, a request waits for a scan before it is answered from the newest revision published."""
+
+FIRST_SCAN_S = 10.0
+"""How long, in s, it waits when there is none yet."""
+
+RETRY_AFTER_S = 2.0
 
 SCAN_THREADS = 4
 READ_THREADS = 8
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class FirstScanError(HubUnavailableError):
+    """A dataset is being looked at for the first time; it is worth asking again.
+
+    Attributes:
+        entries: How many entries were found so far.
+    """
+
+    def __init__(self, dataset: str, entries: int) -> None:
+        super().__init__(f"dataset {shown(dataset)} is being scanned for the first time: {entries} entries so far")
+        self.entries = entries
+        self.retry_after_s = RETRY_AFTER_S
+
+    def __reduce__(self) -> tuple[type[HubUnavailableError], tuple[str]]:
+        return HubUnavailableError, (str(self),)
 
 
 class WaitingRoom:
@@ -31,18 +57,38 @@ class WaitingRoom:
         self._current: dict[str, asyncio.Task[tuple[RevisionInfo, list[Row]]]] = {}
         self._next: dict[str, asyncio.Task[tuple[RevisionInfo, list[Row]]]] = {}
 
-    async def load(self, dataset: str) -> tuple[RevisionInfo, list[Row]]:
-        """Return the newest revision and its rows, from a scan that begins after this call.
+    async def load(self, dataset: str, *, patience_s: float = FIRST_SCAN_S) -> tuple[RevisionInfo, list[Row]]:
+        """Return the newest revision and its rows.
+
+        They come from a scan that begins after this call, if it ends soon. Of a dataset that takes longer, the newest
+        revision published is returned, and the scan goes on.
+
+        Args:
+            dataset: Name of the dataset.
+            patience_s: How long to wait, in s, when none was published yet.
 
         Raises:
             DatasetNotFoundError: There is no such dataset.
             UnreadableError: A folder could not be read.
+            FirstScanError: The dataset's first scan has not ended yet.
         """
+        scan = self._begin(dataset)
+        done, _ = await asyncio.wait([scan], timeout=FRESH_WITHIN_S)
+        if not done:
+            newest = await self.run(self.index.load_newest, dataset)
+            if newest is not None:
+                return newest
+            done, _ = await asyncio.wait([scan], timeout=max(0.0, patience_s - FRESH_WITHIN_S))
+        if not done:
+            raise FirstScanError(dataset, self.index.count_scanned(dataset) or 0)
+        return scan.result()
+
+    def _begin(self, dataset: str) -> asyncio.Task[tuple[RevisionInfo, list[Row]]]:
         scan = self._next.get(dataset)
         if scan is None:
             scan = self._next[dataset] = asyncio.ensure_future(self._scan(dataset))
             scan.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits any more
-        return await asyncio.shield(scan)
+        return scan
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what ``call``, which may block but for a short time, returns."""

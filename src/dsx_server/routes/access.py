@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from dsx.errors import DatasetNotFoundError
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
-from dsx_server.index import Index, RevisionInfo, Row, WaitingRoom
+from dsx_server.index import FIRST_SCAN_S, Index, RevisionInfo, Row, WaitingRoom
 
 _NAMES_SHOWN = 20
 
@@ -73,8 +73,10 @@ async def ask(room: WaitingRoom, principal: Principal, dataset: str, call: Calla
     return await room.run(work)
 
 
-async def load(room: WaitingRoom, principal: Principal, dataset: str) -> tuple[RevisionInfo, list[Row]]:
-    """Return the newest revision of ``dataset`` and its rows, from a scan that begins now, if it may be read.
+async def load(
+    room: WaitingRoom, principal: Principal, dataset: str, *, patience_s: float = FIRST_SCAN_S
+) -> tuple[RevisionInfo, list[Row]]:
+    """Return the newest revision of ``dataset`` and its rows, as `WaitingRoom.load` has it, if it may be read.
 
     Raises:
         DatasetNotFoundError: As `reading` has it.
@@ -82,7 +84,7 @@ async def load(room: WaitingRoom, principal: Principal, dataset: str) -> tuple[R
     try:
         if not principal.may_read(dataset):
             raise DatasetNotFoundError(dataset)
-        return await room.load(dataset)
+        return await room.load(dataset, patience_s=patience_s)
     except DatasetNotFoundError:
         await ask(room, principal, dataset, _raise_not_found)
         raise

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from dsx.protocol.models import DatasetDiff, DatasetInfo, RevisionInfo
+from dsx_server.index import FRESH_WITHIN_S, FirstScanError
 from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, ask, list_readable, load
 
 router = APIRouter(dependencies=[KEY_NEEDED])
@@ -21,14 +22,21 @@ async def list_datasets(principal: CurrentPrincipal, index: CurrentIndex) -> lis
 
 @router.get("/datasets/{dataset}", summary="Describe one dataset")
 async def read_dataset(dataset: str, principal: CurrentPrincipal, index: CurrentIndex) -> DatasetInfo:
-    """Entries, bytes, revision, time of the last scan, and what was left out of the manifest, by reason."""
-    info, _ = await load(index, principal, dataset)
+    """Entries, bytes, revision, time of the last scan, and what was left out of the manifest, by reason.
+
+    During a dataset's first scan: the entries found so far, and no revision.
+    """
+    try:
+        info, _ = await load(index, principal, dataset, patience_s=FRESH_WITHIN_S)
+    except FirstScanError as error:
+        return DatasetInfo(name=dataset, entries=error.entries, bytes=0, scanning=True, left_out={})
     return DatasetInfo(
         name=dataset,
         entries=info.entries,
         bytes=info.bytes,
         revision=info.id,
         scanned_at=_format_time(info.scanned_ns),
+        scanning=index.index.count_scanned(dataset) is not None,
         left_out=info.left_out,
     )
 

@@ -17,6 +17,8 @@ import uvicorn
 
 from dsx import DatasetHubClient
 from dsx_server import Settings, create_app
+from dsx_server.index import WaitingRoom
+from dsx_server.routes import access
 from dsx_server.storage import Found, LocalStorage
 from tests.conftest import HubProcess, write_files
 
@@ -62,7 +64,11 @@ def url(storage: SlowStorage, served: Path, tmp_path: Path) -> Iterator[str]:
     app.close()
 
 
-def test_waiting_for_a_slow_scan_holds_up_nobody_else(url: str, storage: SlowStorage) -> None:
+def test_waiting_for_a_slow_scan_holds_up_nobody_else(
+    url: str, storage: SlowStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WaitingRoom.load.__kwdefaults__, "patience_s", 60.0)  # a slow machine shall not matter here
+    monkeypatch.setitem(access.load.__kwdefaults__, "patience_s", 60.0)
     with ThreadPoolExecutor(60) as pool:
         waiting = [pool.submit(requests.get, f"{url}/manifest/slow", headers=HEADERS, timeout=60) for _ in range(60)]
         assert storage.began.wait(30)

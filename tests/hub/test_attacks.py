@@ -236,7 +236,9 @@ def test_name_of_an_entry_never_reaches_a_header(target_hub: HubProcess, shared_
     write_files(shared_served / "cats", {f"odd/{name}": b"bytes"})
     answer = ask(target_hub, f"/file/cats/odd/{quote(name)}".encode())
     assert (answer.status, answer.body) == (200, b"bytes")
-    assert not any(part in repr(answer.headers) for part in ("njected", "quote", "html", "caf", "\\x1b", "[31m"))
+    random = ("etag", "x-dsx-hash", "x-request-id")  # hex digits: any of them may spell "caf"
+    headers = repr({key: value for key, value in answer.headers.items() if key not in random})
+    assert not any(part in headers for part in ("njected", "quote", "html", "caf", "\\x1b", "[31m"))
 
 
 @pytest.mark.parametrize(

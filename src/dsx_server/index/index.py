@@ -33,8 +33,8 @@ PROGRESS_LOGGED_S = 10.0
 class Index:
     """What the datasets of one storage hold. Threads may share it; `close` it when done.
 
-    Every question is answered from a scan that began after it was asked. Requests that wait for the same dataset share
-    one scan.
+    What is asked of the newest revision is answered from a scan that began after the question; who waits for the same
+    dataset shares one. Earlier revisions, and `load_newest`, are answered without a look at the disk.
     """
 
     def __init__(self, state_dir: Path, storage: Storage) -> None:

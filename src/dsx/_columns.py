@@ -57,10 +57,6 @@ class Columns(NamedTuple):
             return []
         return self.blob[self.starts[start] : self.starts[stop] - 1].decode().split("\0")
 
-    def read_hash(self, row: int) -> str:
-        """Return one head hash in hex."""
-        return self.hashes[row * HASH_BYTES : (row + 1) * HASH_BYTES].hex()
-
     def read_digest(self, row: int) -> str | None:
         """Return one digest in hex; None when it is unknown."""
         digest = self.digests[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
@@ -111,9 +107,9 @@ def pack_paths(paths: list[str]) -> tuple[bytes, Numbers]:
     except (TypeError, UnicodeEncodeError) as error:
         raise refuse(f"paths: {shown(error)}") from error
     is_ascii = len(text) == len(blob)
-    lengths = map(len, paths if is_ascii else map(str.encode, paths))
+    lengths = list(map(len, paths if is_ascii else map(str.encode, paths)))
     starts = array("q", accumulate(map((1).__add__, lengths), initial=0))
-    if not _are_admitted(blob, starts):
+    if not _are_admitted(blob, lengths):
         for path in paths:
             check_path(path)
         raise refuse("paths: they are not such as a hub has")
@@ -123,16 +119,16 @@ def pack_paths(paths: list[str]) -> tuple[bytes, Numbers]:
     return blob, starts
 
 
-def _are_admitted(blob: bytes, starts: Numbers) -> bool:
+def _are_admitted(blob: bytes, lengths: list[int]) -> bool:
     """Tell whether the gate admits all the paths in ``blob``; the same as `check_path` on each."""
-    if len(starts) == 1:
+    if not lengths:
         return True
     segments = b"\0" + blob.replace(b"/", b"\0") + b"\0"
     return (
-        blob.count(b"\0") == len(starts) - 2
+        blob.count(b"\0") == len(lengths) - 1
         and b"\\" not in blob
         and not any(bad in segments for bad in (b"\0\0", b"\0.\0", b"\0..\0"))
-        and max(map(int.__sub__, islice(starts, 1, None), starts)) - 1 <= MAX_PATH_BYTES
+        and max(lengths) <= MAX_PATH_BYTES
     )
 
 
@@ -150,8 +146,8 @@ def pack_numbers(name: str, pieces: Iterable[list[int]], *, lowest: int) -> Numb
             numbers.extend(array("q", piece))
         except OverflowError as error:
             raise refuse(f"{name}: a number is out of range") from error
-    if numbers and min(numbers) < lowest:
-        raise refuse(f"{name}: a number is out of range")
+        if piece and min(piece) < lowest:
+            raise refuse(f"{name}: a number is out of range")
     return numbers
 
 

@@ -91,8 +91,7 @@ def _find_members(data: bytes) -> dict[str, tuple[int, int]] | None:
         if data[start] == ord('"'):
             stop = data.find(b'"', start + 1) + 1
         elif name == "paths":
-            strings = _STRINGS.match(data, start)
-            stop = 0 if strings is None else strings.end()
+            stop = _find_end_of_strings(data, start)
         else:
             stop = data.find(b"]", start) + 1
         found = _SEPARATOR.match(data, stop) if stop else None
@@ -100,6 +99,16 @@ def _find_members(data: bytes) -> dict[str, tuple[int, int]] | None:
         if found is not None and found[1] == b"}":
             return spans if found.end() == len(data) and len(spans) == len(_MEMBERS) else None
     return None
+
+
+def _find_end_of_strings(data: bytes, start: int) -> int:
+    """Return where an array of strings ends; 0 when it does not."""
+    end = data.find(b'"]', start) + 2
+    # Such a quote is part of a string if it is escaped, and begins one if that is where strings begin.
+    if end - 3 > start and data[end - 3] not in b"\\,[ \t\r\n":
+        return end
+    strings = _STRINGS.match(data, start)
+    return 0 if strings is None else strings.end()
 
 
 def _pack_pieces(data: bytes, spans: dict[str, tuple[int, int]]) -> Columns:
@@ -147,7 +156,7 @@ def _pack(revision: object, blob: bytes, starts: array[int], pieces: dict[str, I
 
 def _compute_revision(columns: Columns) -> str:
     count = len(columns.sizes)
-    hashes = map(columns.read_hash, range(count))
+    hashes = columns.hashes.hex(",", -HASH_BYTES).split(",") if count else ()  # a call per row would take longer
     rows = zip(columns.read_paths(0, count), columns.sizes, hashes, columns.mtimes_ns or (), strict=True)
     return compute_revision(rows)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dsx._cache import Cache
 from dsx._disk import cache_errors, hash_file
-from dsx._fetch import UNWATCHED, Fetched, Wanted, Watch, fetch_entry, parse_mtime, read_digest
+from dsx._fetch import UNWATCHED, Fetched, State, Wanted, Watch, fetch_entry, read_digest
 from dsx._ledger import Record
 from dsx._partials import Partial
 from dsx._progress import Progress
@@ -18,7 +18,7 @@ from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import Transport
 from dsx.errors import AccessDeniedError, DownloadError, DsxError, HubTimeoutError, HubUnreachableError
 from dsx.manifest import Manifest, ManifestEntry
-from dsx.protocol.digests import HEAD_BYTES, head_hash, parse_repr_digest
+from dsx.protocol.digests import HEAD_BYTES, head_hash
 from dsx.protocol.text import shown
 
 PARALLEL_DOWNLOADS = 8
@@ -122,10 +122,10 @@ class Downloads:
         else:
             patience = Patience(FIRST_CONTACT_S)
             said = patience.run(lambda: read_digest(self._transport, wanted, size=status.st_size))
-            is_right = parse_repr_digest(said.get("Repr-Digest", "")) == digest
-            mtime_ns = parse_mtime(said.get("X-DSX-Mtime-Ns", ""))
-            wanted.check_pinned(size=status.st_size, head=said.get("X-DSX-Hash", ""), mtime_ns=mtime_ns)
-            record = record._replace(hub_mtime_ns=mtime_ns, etag=said.get("ETag", ""))
+            state = State.read(said, size=status.st_size)
+            is_right = state.digest == digest
+            wanted.check_pinned(state)
+            record = record._replace(hub_mtime_ns=state.mtime_ns, etag=said.get("ETag", ""))
         if is_right:
             self._cache.adopt(wanted.dataset, wanted.path, record)
         return is_right

@@ -66,6 +66,28 @@ class Sink(Protocol):
         """Append a block."""
 
 
+class State(NamedTuple):
+    """What the hub says of the entry that it has.
+
+    Attributes:
+        size: Size in bytes.
+        head_hash: MD5 of the first 1024 bytes, in hex; None when it did not say.
+        mtime_ns: Modification time on the hub, ns since 1970; None when it did not say.
+        digest: SHA-256 of the whole entry, in hex; None when it did not say.
+    """
+
+    size: int
+    head_hash: str | None
+    mtime_ns: int | None
+    digest: str | None
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str], *, size: int) -> State:
+        """Read it from the headers of an answer about an entry of ``size`` bytes."""
+        mtime_ns = _parse_mtime(headers.get("X-DSX-Mtime-Ns", ""))
+        return cls(size, headers.get("X-DSX-Hash"), mtime_ns, parse_repr_digest(headers.get("Repr-Digest", "")))
+
+
 class Wanted(NamedTuple):
     """An entry, and what is known of it before it is asked for.
 
@@ -96,16 +118,17 @@ class Wanted(NamedTuple):
         query = f"?revision={self.revision}" if self.revision else ""
         return "/file/" + quote_path(check_dataset(self.dataset), check_path(self.path)) + query
 
-    def is_entry(self, *, size: int, head: str, mtime_ns: int | None) -> bool:
-        """Tell whether what the hub has is what the manifest names."""
+    def is_entry(self, state: State) -> bool:
+        """Tell whether what the hub has is what the manifest names; a digest counts when both have one."""
         entry = self.entry
         if entry is None:
             return False
-        return (size, head) == (entry.size, entry.hash) and entry.mtime_ns in (None, mtime_ns)
+        is_same = (state.size, state.head_hash) == (entry.size, entry.hash) and entry.mtime_ns in (None, state.mtime_ns)
+        return is_same and (state.digest is None or entry.digest in (None, state.digest))
 
-    def check_pinned(self, *, size: int, head: str, mtime_ns: int | None) -> None:
+    def check_pinned(self, state: State) -> None:
         """Raise ConflictError when it has to be of a revision and what the hub has is not."""
-        if self.revision and not self.is_entry(size=size, head=head, mtime_ns=mtime_ns):
+        if self.revision and not self.is_entry(state):
             raise self.make_conflict("has changed")
 
     def make_conflict(self, what: str) -> ConflictError:
@@ -266,29 +289,39 @@ class _Transfer:
 
     def verify(self) -> Fetched:
         """Hold the complete entry against all that the hub and the manifest say of it."""
-        sink, headers, digest = self._sink, self._headers, self._sink.digest
-        is_said = not sink.size or parse_repr_digest(headers.get("Repr-Digest", "")) is not None
-        if not headers or not (is_said or self._is_vouched_for(digest)):
-            headers = self._ask_for_digest()
-        declared = headers.get("X-DSX-Hash")
+        sink, digest = self._sink, self._sink.digest
+        state = State.read(self._headers, size=sink.size)
+        is_known = not sink.size or state.digest is not None or self._is_vouched_for(state, digest)
+        if not self._headers or not is_known:
+            state = State.read(self._ask_for_digest(), size=sink.size)
         computed = head_hash(sink.head)
-        if declared is None:
+        if state.head_hash is None:
             raise HubError(f"{self._name} came without an X-DSX-Hash to verify it against; is that a DSX hub?")
-        if declared != computed:
+        if state.head_hash != computed:
             raise IntegrityError(f"{self._name} came with other first bytes than its head hash says; thrown away")
-        said = parse_repr_digest(headers.get("Repr-Digest", ""))
-        if said not in (None, digest):
+        if state.digest not in (None, digest):
             raise IntegrityError(f"{self._name} came with other bytes than its digest says; thrown away")
-        mtime_ns = parse_mtime(headers.get("X-DSX-Mtime-Ns", ""))
-        self._hold_against_manifest(computed, mtime_ns, digest=digest, is_said=said is not None)
-        return Fetched(True, computed, mtime_ns)
+        self._hold_against_manifest(state, digest)
+        return Fetched(True, computed, state.mtime_ns)
 
-    def _is_vouched_for(self, digest: str) -> bool:
+    def _is_vouched_for(self, state: State, digest: str) -> bool:
         """Tell whether the manifest names the very entry that came, and its digest."""
-        head, mtime_ns = self._headers.get("X-DSX-Hash", ""), parse_mtime(self._headers.get("X-DSX-Mtime-Ns", ""))
         entry = self._wanted.entry
-        is_entry = self._wanted.is_entry(size=self._sink.size, head=head, mtime_ns=mtime_ns)
-        return entry is not None and entry.digest == digest and is_entry
+        return entry is not None and entry.digest == digest and self._wanted.is_entry(state)
+
+    def _hold_against_manifest(self, state: State, digest: str) -> None:
+        """Hold what came, which is what the hub has, against what the manifest says that it had.
+
+        Where the hub says another digest than the manifest, the entry was rewritten since, in place and with its old
+        time of modification: a conflict of a revision, and right for whoever wants what there is.
+        """
+        wanted = self._wanted
+        wanted.check_pinned(state)
+        if wanted.is_entry(state) and not wanted.is_entry(state._replace(digest=digest)):
+            raise IntegrityError(
+                f"{self._name} came with other bytes than the manifest's digest says; thrown away; "
+                "if it was changed on purpose, get_manifest() has its new digest"
+            )
 
     def _ask_for_digest(self) -> Mapping[str, str]:
         try:
@@ -297,19 +330,6 @@ class _Transfer:
             self._changes += 1
             error.retryable = self._changes < CHANGES_FOLLOWED
             raise
-
-    def _hold_against_manifest(self, head: str, mtime_ns: int | None, *, digest: str, is_said: bool) -> None:
-        wanted = self._wanted
-        wanted.check_pinned(size=self._sink.size, head=head, mtime_ns=mtime_ns)
-        known = wanted.entry.digest if wanted.entry is not None else None
-        if known in (None, digest) or not wanted.is_entry(size=self._sink.size, head=head, mtime_ns=mtime_ns):
-            return
-        if wanted.revision and is_said:
-            raise wanted.make_conflict("has changed")  # in place, with its old time of modification
-        raise IntegrityError(
-            f"{self._name} came with other bytes than the manifest's digest says; thrown away; "
-            "if it was changed on purpose, get_manifest() has its new digest"
-        )
 
     def name_in(self, error: DsxError) -> None:
         """Make an error say which entry it is about."""
@@ -338,9 +358,9 @@ class _Transfer:
             sink.begin(etag if is_strong_tag(etag) else "", answer.length)
         else:
             raise IntegrityError(f"{self._name} came with status {answer.status}")
-        head, mtime_ns = answer.headers.get("X-DSX-Hash"), parse_mtime(answer.headers.get("X-DSX-Mtime-Ns", ""))
-        if head is not None:
-            self._wanted.check_pinned(size=sink.size, head=head, mtime_ns=mtime_ns)
+        state = State.read(answer.headers, size=sink.size)
+        if state.head_hash is not None:
+            self._wanted.check_pinned(state)
 
     def _take(self, block: bytes) -> None:
         if self._sink.offset + len(block) > self._sink.size:
@@ -354,6 +374,6 @@ class _Transfer:
             raise HubUnreachableError(f"{self._name} was stopped")
 
 
-def parse_mtime(text: str) -> int | None:
+def _parse_mtime(text: str) -> int | None:
     """Read ``X-DSX-Mtime-Ns``; None when it is no time that a file can have."""
     return int(text) if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) and -(2**63) <= int(text) < 2**63 else None

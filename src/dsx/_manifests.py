@@ -43,7 +43,12 @@ class Manifests:
 
     def find_newest(self, dataset: str) -> Manifest | None:
         """Return the newest manifest known, without a request; None when there is none."""
-        known = self._known.get(dataset) or self._load(dataset)
+        known = self._known.get(check_dataset(dataset)) or self._load(dataset)
+        return None if known is None else known[1]
+
+    def find_loaded(self, dataset: str) -> Manifest | None:
+        """Return the newest manifest known if it is in memory, else None."""
+        known = self._known.get(check_dataset(dataset))
         return None if known is None else known[1]
 
     def refresh(self, dataset: str, *, keep_rows: bool = True) -> Manifest:

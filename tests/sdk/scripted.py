@@ -178,8 +178,14 @@ def columns_of(files: Mapping[str, bytes], **changes: object) -> dict[str, objec
 
 def revision_of(rows: Iterable[tuple[object, ...]]) -> str:
     """Compute a revision as ``docs/http-api.md`` says."""
-    state = "".join(f"{path}\0{size}\0{head}\0{mtime}\n" for path, size, head, mtime in rows)
-    return hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:32]
+    hashes = [hashlib.sha256("\0".join(map(str, row)).encode("utf-8", "replace")).hexdigest() for row in rows]
+    total = sum(int(each, 16) for each in hashes) & (1 << 256) - 1
+    return hashlib.sha256(b"%d\0%064x" % (len(hashes), total)).hexdigest()[:32]
+
+
+def digests_of(files: Mapping[str, bytes]) -> list[str]:
+    """Compute the column of digests."""
+    return [hashlib.sha256(files[path]).hexdigest() for path in sorted(files)]
 
 
 class HonestScript:
@@ -246,7 +252,8 @@ class HonestScript:
     def send_manifest(self, request: Request) -> Reply:
         """Answer with the manifest, or that it is still right."""
         columns = columns_of(self.states.get(request.query.get("revision", ""), self.files), **self.changes)
-        etag = f'W/"{columns["revision"]}"'
+        number = zlib.crc32(json.dumps(columns["digests"]).encode())
+        etag = f'W/"{columns["revision"]}.{number}"'
         if request.headers.get("if-none-match") == etag:
             return Reply(format_head(304, {"ETag": etag}))
         return answer_json(columns, ETag=etag)
@@ -277,3 +284,13 @@ def describe(data: bytes) -> dict[str, str]:
         "X-DSX-Mtime-Ns": str(mtime_of(data)),
         "Repr-Digest": f"sha-256=:{base64.b64encode(digest.digest()).decode()}:",
     }
+
+
+def forget_query(script: Script) -> Script:
+    """Serve entries as a hub does that has not heard of revisions."""
+
+    def send(request: Request) -> Reply:
+        is_file = request.path.startswith("/file")
+        return script(request._replace(target=request.target.partition("?")[0]) if is_file else request)
+
+    return send

@@ -357,6 +357,14 @@ def test_any_files_are_read_as_they_are(files: dict[str, bytes]) -> None:
     assert parse_rows(json.dumps(manifest.to_rows()).encode()).to_rows() == manifest.to_rows()
 
 
+@pytest.mark.parametrize("comma", [",", ", ", ",\n"])
+@pytest.mark.parametrize("paths", [[], ["]"], ["A", "]"], ['a"]'], ["a,", "b["]], ids=repr)
+def test_end_of_the_paths_is_found_whatever_they_hold(paths: list[str], comma: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dsx._columns_json, "_pack_whole", None)  # it would read them too, in several times the memory
+        assert list(read(columns_of(dict.fromkeys(paths, b"")), separators=(comma, ":")).paths) == sorted(paths)
+
+
 ROW = {"path": "a", "size": 1, "hash": HASH}
 
 

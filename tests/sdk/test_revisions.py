@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +24,9 @@ from dsx import (
 from .conftest import files_below
 from .scripted import (
     HonestScript,
-    Reply,
-    Request,
     ScriptedHub,
     answer,
-    describe,
-    format_head,
+    forget_query,
     md5_of_head,
 )
 
@@ -214,16 +210,6 @@ READS: dict[str, Callable[[DatasetHubClient, str, str], object]] = {
 }
 
 
-def forget_query(script: HonestScript) -> Callable[[Request], Reply]:
-    """Serve entries as a hub does that has not heard of revisions."""
-
-    def send(request: Request) -> Reply:
-        is_file = request.path.startswith("/file")
-        return script(request._replace(target=request.target.partition("?")[0]) if is_file else request)
-
-    return send
-
-
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.parametrize("path", ["a.png", "big.png", "gone.png"])
 @pytest.mark.parametrize("is_old_hub", [False, True])
@@ -309,65 +295,6 @@ def test_download_of_files_of_a_revision(client: DatasetHubClient, old: str) -> 
     assert [path.read_bytes() for path in client.download_dataset("cats", ["same.png"], revision=old)] == [b"s" * 2000]
     with pytest.raises(EntryNotFoundError, match=r"more\.png"):
         client.download_dataset("cats", ["more.png"], revision=old)
-
-
-def with_digests(script: HonestScript, files: dict[str, bytes]) -> None:
-    """Let the columns name the digests of ``files``."""
-    script.changes = {"digests": [hashlib.sha256(files[path]).hexdigest() for path in sorted(files)]}
-
-
-def without_digest(script: HonestScript) -> Callable[[Request], Reply]:
-    """Serve entries without a ``Repr-Digest``, also when it is asked for."""
-
-    def send(request: Request) -> Reply:
-        if not request.path.startswith("/file"):
-            return script(request)
-        data = script.files[request.path.removeprefix("/file/cats/")]
-        headers = {name: value for name, value in describe(data).items() if name != "Repr-Digest"}
-        return Reply(format_head(200, headers) + (b"" if request.method == "HEAD" else data))
-
-    return send
-
-
-def test_digest_in_the_manifest_spares_a_request(
-    client: DatasetHubClient, hub: ScriptedHub, script: HonestScript
-) -> None:
-    with_digests(script, script.files)
-    hub.script = without_digest(script)
-    client.download_dataset("cats", ["big.png"])
-    assert [request.method for request in hub.requests if request.path.startswith("/file")] == ["GET"]
-
-
-@pytest.mark.parametrize("says_digest", [True, False])
-def test_download_is_held_against_the_digest_in_the_manifest(
-    client: DatasetHubClient, hub: ScriptedHub, script: HonestScript, cache_dir: Path, says_digest: bool
-) -> None:
-    with_digests(script, script.files | {"big.png": b"n" * 4999 + b"!"})
-    if not says_digest:
-        hub.script = without_digest(script)
-    with pytest.raises(DownloadError) as caught:
-        client.download_dataset("cats", ["big.png"])
-    assert isinstance(caught.value.failures["big.png"], IntegrityError)
-    assert not (cache_dir / "cats" / "big.png").exists()
-
-
-def test_entry_changed_in_place_with_its_old_time_is_a_conflict_of_the_revision(
-    client: DatasetHubClient, script: HonestScript
-) -> None:
-    revision = script.keep()
-    with_digests(script, script.files | {"big.png": b"n" * 4999 + b"!"})
-    with pytest.raises(ConflictError, match=r"big\.png"):
-        client.get_file_bytes("cats", "big.png", revision=revision)
-
-
-def test_digest_of_a_file_of_ones_own_is_enough(
-    client: DatasetHubClient, hub: ScriptedHub, script: HonestScript, cache_dir: Path
-) -> None:
-    with_digests(script, script.files)
-    (cache_dir / "cats").mkdir(parents=True)
-    (cache_dir / "cats" / "big.png").write_bytes(NEW["big.png"])
-    client.download_dataset("cats", ["big.png"])
-    assert [request.path for request in hub.requests] == ["/manifest/cats"]
 
 
 @pytest.mark.parametrize(

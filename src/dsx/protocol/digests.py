@@ -11,6 +11,9 @@ from collections.abc import Iterable
 HEAD_BYTES = 1024
 """How much of an entry its head hash covers, in bytes (contract)."""
 
+ROW_SUMS = 2**256
+"""A revision counts its sum of row hashes modulo this."""
+
 _SHA256_MEMBER = re.compile(r"(?:\A|,)[ \t]*sha-256[ \t]*=[ \t]*:([A-Za-z0-9+/=]*):")
 _SHA256_WANTED = re.compile(r"(?:\A|,)[ \t]*sha-256[ \t]*=[ \t]*([1-9]|10)[ \t]*(?:,|\Z)")
 
@@ -60,14 +63,36 @@ def is_strong_tag(etag: object) -> bool:
     return isinstance(etag, str) and _STRONG_TAG.fullmatch(etag) is not None
 
 
+def hash_row(path: str, size: int, head: str, mtime_ns: int) -> int:
+    """Return what one entry contributes to the revision of its manifest: a number below 2^256.
+
+    Args:
+        path: Its path; it has no NUL, so that the joined values can be read in one way only.
+        size: In bytes.
+        head: Its head hash, 32 hex digits.
+        mtime_ns: Its modification time, ns since 1970.
+    """
+    row = f"{path}\0{size}\0{head}\0{mtime_ns}".encode()
+    return int.from_bytes(hashlib.sha256(row).digest(), "big")
+
+
+def format_revision(entries: int, row_sum: int) -> str:
+    """Return the id, 32 hex digits, of the manifest with so many rows whose `hash_row` add up to ``row_sum``.
+
+    A sum can be brought up to date from the rows that changed alone, in whatever order; only its 256 low bits count.
+    """
+    state = f"{entries}\0{row_sum % ROW_SUMS:064x}"
+    return hashlib.sha256(state.encode()).hexdigest()[:32]
+
+
 def compute_revision(rows: Iterable[tuple[str, int, str, int]]) -> str:
     """Return the id, 32 hex digits, of the state of a manifest.
 
     Args:
-        rows: ``(path, size in bytes, head hash, mtime_ns)`` of every entry, sorted by path. A path has no NUL, so the
-            joined rows can be read in one way only.
+        rows: ``(path, size in bytes, head hash, mtime_ns)`` of every entry, in any order.
     """
-    state = hashlib.sha256()
-    for path, size, head, mtime_ns in rows:
-        state.update(f"{path}\0{size}\0{head}\0{mtime_ns}\n".encode())
-    return state.hexdigest()[:32]
+    entries = row_sum = 0
+    for row in rows:
+        entries += 1
+        row_sum += hash_row(*row)
+    return format_revision(entries, row_sum)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from dsx.errors import InvalidPathError
 from dsx.protocol.text import shown
@@ -43,6 +44,12 @@ def check_path(path: str) -> str:
             "without '..', backslash or NUL"
         )
     return path
+
+
+def are_names(names: Iterable[str]) -> bool:
+    """Tell whether each of these, none of which has a slash in it, is a segment that `check_path` admits."""
+    text = "/".join(names)
+    return text == "" or not _NOT_ADMITTED.search(text)
 
 
 def check_dataset(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,12 +13,16 @@ from fastapi_offline import FastAPIOffline
 
 from dsx.protocol.models import ProblemDetail
 from dsx.protocol.version import __version__
+from dsx_server.activity import Activity
 from dsx_server.auth import Keyring
+from dsx_server.backstage import Backstage
 from dsx_server.front import Front
 from dsx_server.index import Index, WaitingRoom
 from dsx_server.problems import install_handlers
+from dsx_server.remote import RemoteScans
 from dsx_server.routes import datasets, health, manifest
 from dsx_server.routes.file import FileRoute
+from dsx_server.routes.file_digests import DigestBook
 from dsx_server.routes.openapi import FILE_PATH, PROBLEM_RESPONSES
 from dsx_server.settings import Settings
 from dsx_server.storage import LocalStorage, Storage
@@ -29,21 +33,41 @@ READ_THREADS = 32
 _DESCRIPTION = "Serves folders as datasets. Every path but `/health` and this page needs the API key: press Authorize."
 
 
-def create_app(settings: Settings, storage: Storage | None = None) -> Front:
+def create_app(settings: Settings, storage: Storage | None = None, *, scans: RemoteScans | None = None) -> Front:
     """Make the hub's ASGI application.
 
     Args:
         settings: What to serve, to whom, and where the index lies.
         storage: Where the datasets lie; by default the folders in ``settings.dataset_path``.
+        scans: Whoever scans, when that is another process; by default this one does.
     """
     storage = storage or LocalStorage(settings.dataset_path)
-    index = Index(settings.index_dir, storage)
-    room = WaitingRoom(index)
+    if scans is None:
+        backstage = Backstage(settings, storage)
+        backstage.start()
+        index, activity = backstage.index, backstage.activity
+        room = WaitingRoom(index, backstage.keeper)
+    else:
+        backstage = None
+        index, activity = Index(settings.index_dir, storage), Activity(scans.note_busy)
+        index.db.on_damage = scans.note_damaged
+        room = WaitingRoom(index, scans)
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="dsx-read")
+    digests = DigestBook(index, learns=settings.digests != "off")
 
     def close() -> None:
         threads.shutdown(wait=False, cancel_futures=True)
         room.close()
+        digests.close()
+        (backstage or index).close()
+
+    app = _make_fastapi(room, close)
+    route = FileRoute(storage, index, digests, threads)
+    return Front(app, {"file": route}, keyring=Keyring(settings.api_key), activity=activity, close=close)
+
+
+def _make_fastapi(room: WaitingRoom, close: Callable[[], None]) -> FastAPI:
+    """Make the part of the hub that is not about speed."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -64,7 +88,7 @@ def create_app(settings: Settings, storage: Storage | None = None) -> Front:
         app.include_router(module.router, tags=["datasets"], responses=PROBLEM_RESPONSES)
     install_handlers(app)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]  # -- FastAPI's documented way to extend it
-    return Front(app, {"file": FileRoute(storage, index, threads)}, Keyring(settings.api_key), close)
+    return app
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsx.errors import DsxError
 from dsx.protocol.models import PROBLEM_TYPE
+from dsx_server.activity import Activity
 from dsx_server.auth import Keyring
 from dsx_server.problems import ProblemError, describe_error, format_problem
 
@@ -37,15 +38,23 @@ class Front:
         app: FastAPI with all other routes.
         data_routes: First path segment of each data route, with its ASGI application.
         keyring: The keys that open the door.
+        activity: Counts the requests for data.
         close: Lets go of what the routes hold open; may be called twice.
     """
 
     def __init__(
-        self, app: ASGIApp, data_routes: Mapping[str, ASGIApp], keyring: Keyring, close: Callable[[], None]
+        self,
+        app: ASGIApp,
+        data_routes: Mapping[str, ASGIApp],
+        *,
+        keyring: Keyring,
+        activity: Activity,
+        close: Callable[[], None],
     ) -> None:
         self._app = app
         self._data_routes = dict(data_routes)
         self._keyring = keyring
+        self._activity = activity
         self.close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,13 +79,15 @@ class Front:
             if principal is None:
                 raise ProblemError("unauthorized", _KEY_NEEDED, {"WWW-Authenticate": "Bearer"})
             scope["dsx.principal"] = principal
-        app = self._data_routes.get(path.split("/", 2)[1]) if path.count("/") >= 2 else None
-        if app is None:
-            app = self._app
-            if scope["method"] == "HEAD":
-                # FastAPI's GET routes do not answer HEAD; the server leaves out the body (RFC 9110, section 9.3.2).
-                scope = {**scope, "method": "GET"}
-        await app(scope, receive, exchange.send)
+        data_route = self._data_routes.get(path.split("/", 2)[1]) if path.count("/") >= 2 else None
+        if data_route is not None:
+            with self._activity.busy():
+                await data_route(scope, receive, exchange.send)
+            return
+        if scope["method"] == "HEAD":
+            # FastAPI's GET routes do not answer HEAD; the server leaves out the body (RFC 9110, section 9.3.2).
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, exchange.send)
 
 
 class _Exchange:

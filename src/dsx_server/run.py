@@ -5,32 +5,21 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import os
 import signal
 import socket
 import sys
 import threading
-import time
 from contextlib import closing, suppress
 from types import FrameType, TracebackType
-from typing import NoReturn
-
-import uvicorn
 
 from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
 from dsx_server.app import create_app
 from dsx_server.front import Front
+from dsx_server.process import configure_logging, make_server, tune_collector
 from dsx_server.settings import Settings, SettingsError
 from dsx_server.storage import LocalStorage
-
-STOP_AFTER_S = 8
-"""After a signal, what is being sent has this long to finish; the process ends within 10 s."""
-
-LINGER_S = 0.5
-"""How long the end of the process then waits for threads, in s."""
-
-_UVICORN_SAYS = ("ASGI callable returned without", "Cancel ", "Exception in ASGI application")
+from dsx_server.workers import Workers
 
 
 def serve(settings: Settings) -> int:
@@ -42,8 +31,11 @@ def serve(settings: Settings) -> int:
         SettingsError: The address cannot be listened on.
     """
     configure_logging(settings)
+    tune_collector()
+    if settings.workers > 1:
+        return _serve_with_workers(settings)
     app, listener = _prepare(settings)
-    server = _make_server(app)
+    server = make_server(app)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
@@ -52,29 +44,11 @@ def serve(settings: Settings) -> int:
     # the end of the process a normal one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that this terminal cannot show
-    with suppress(BrokenPipeError):  # nobody reads it
-        print(describe(settings, listener), flush=True)  # noqa: T201 -- the greeting
+    _greet(settings, listener)
     with closing(app):
         server.run(sockets=[listener])
     logging.getLogger("dsx.hub").info("the hub has stopped")
     return 0 if server.started else 1
-
-
-def end_process(status: int) -> NoReturn:
-    """End the process, also when a thread still reads from a slow disk: Python would wait for it."""
-    deadline = time.monotonic() + LINGER_S
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, deadline - time.monotonic()))
-    lingering = [t for t in threading.enumerate() if t is not threading.current_thread() and not t.daemon]
-    if lingering:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
 
 
 class BackgroundHub:
@@ -87,7 +61,7 @@ class BackgroundHub:
     def __init__(self, settings: Settings) -> None:
         self._app, listener = _prepare(settings)
         self.url = f"http://{_own_address(listener, for_others=False)}"
-        self._server = _make_server(self._app)
+        self._server = make_server(self._app)
         self._thread = threading.Thread(target=self._run, args=[listener], name="dsx-hub", daemon=True)
         self._thread.start()
 
@@ -166,14 +140,21 @@ def describe(settings: Settings, listener: socket.socket) -> str:
     )
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send the log to stderr, one line an event."""
-    logging.basicConfig(
-        level=settings.log_level_number, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, settings.log_level_number))
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+def _greet(settings: Settings, listener: socket.socket) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that this terminal cannot show
+    with suppress(BrokenPipeError):  # nobody reads it
+        print(describe(settings, listener), flush=True)  # noqa: T201 -- the greeting
+
+
+def _serve_with_workers(settings: Settings) -> int:
+    with closing(bind(settings)) as listener, closing(Workers(settings, listener)) as workers:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: workers.stop())
+        _greet(settings, listener)
+        status = workers.run()
+    logging.getLogger("dsx.hub").info("the hub has stopped")
+    return status
 
 
 def _prepare(settings: Settings) -> tuple[Front, socket.socket]:
@@ -184,25 +165,6 @@ def _prepare(settings: Settings) -> tuple[Front, socket.socket]:
     except BaseException:
         listener.close()
         raise
-
-
-def _make_server(app: Front) -> uvicorn.Server:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        ws="none",
-        lifespan="off",  # serve() and BackgroundHub close the app themselves, also after a second Ctrl-C
-        timeout_graceful_shutdown=STOP_AFTER_S,
-    )
-    return uvicorn.Server(config)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Drop what the front door has already logged in its own words."""
-    return not record.getMessage().startswith(_UVICORN_SAYS)
 
 
 def _own_address(listener: socket.socket, *, for_others: bool) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,11 @@ import platformdirs
 from dotenv import dotenv_values
 
 from dsx.errors import InvalidRequestError
+from dsx_server.filesystems import find_network_disk
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+DIGESTS = ("background", "off")
+MAX_WORKERS = 64
 
 
 class SettingsError(InvalidRequestError):
@@ -37,6 +41,10 @@ class Settings:
         state_dir: Folder for the index; never inside the served folder. None means one in the user's state
             directory, named by the served folder's real path, so that two served folders never share rows.
         log_level: One of `LOG_LEVELS`; at ``warning`` requests are not logged.
+        workers: How many processes answer requests.
+        rescan_s: Within this time, in s, a change is seen where the system does not tell of it.
+        watch: Whether the system is asked to tell of changes.
+        digests: Whether SHA-256 of entries is computed in the background; one of `DIGESTS`.
     """
 
     api_key: str = field(repr=False)
@@ -45,6 +53,10 @@ class Settings:
     port: int = 8000
     state_dir: Path | None = None
     log_level: str = "info"
+    workers: int = 1
+    rescan_s: float = 30.0
+    watch: bool = True
+    digests: str = "background"
 
     def __post_init__(self) -> None:
         _check_key(self.api_key)
@@ -53,6 +65,12 @@ class Settings:
             raise SettingsError(f"DSX_PORT is {self.port}; set it to a port from 1 to 65535, or leave it out for 8000")
         if self.log_level not in LOG_LEVELS:
             raise SettingsError(f"DSX_LOG_LEVEL is {self.log_level!r}; set it to one of {', '.join(LOG_LEVELS)}")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise SettingsError(f"DSX_WORKERS is {self.workers}; set it to a number from 1 to {MAX_WORKERS}")
+        if not 0 < self.rescan_s < float("inf"):
+            raise SettingsError(f"DSX_RESCAN_S is {self.rescan_s}; set it to a number of seconds above 0, like 30")
+        if self.digests not in DIGESTS:
+            raise SettingsError(f"DSX_DIGESTS is {self.digests!r}; set it to one of {', '.join(DIGESTS)}")
         if self.state_dir is None:
             object.__setattr__(self, "state_dir", _default_state_dir(self.dataset_path))
         check_outside(self.dataset_path, self.index_dir, variable="DSX_STATE_DIR", what="the state folder")
@@ -87,6 +105,10 @@ class Settings:
             port=_parse_port(values.get("DSX_PORT", str(cls.port))),
             state_dir=_expand(values["DSX_STATE_DIR"], variable="DSX_STATE_DIR") if "DSX_STATE_DIR" in values else None,
             log_level=values.get("DSX_LOG_LEVEL", cls.log_level).lower(),
+            workers=_parse_count(values, "DSX_WORKERS", cls.workers),
+            rescan_s=_parse_number(values, "DSX_RESCAN_S", cls.rescan_s),
+            watch=_parse_switch(values, "DSX_WATCH", cls.watch),
+            digests=values.get("DSX_DIGESTS", cls.digests).lower(),
         )
         for file in found:
             check_outside(settings.dataset_path, file, variable="DSX_DATASET_PATH", what="the .env file with the key")
@@ -143,6 +165,27 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
+def _parse_count(values: Mapping[str, str], name: str, default: int) -> int:
+    text = values.get(name, str(default))
+    if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None:
+        raise SettingsError(f"{name} is {text!r}; set it to a whole number like {default}, or leave it out")
+    return int(text)
+
+
+def _parse_number(values: Mapping[str, str], name: str, default: float) -> float:
+    text = values.get(name, str(default))
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII) is None:
+        raise SettingsError(f"{name} is {text!r}; set it to a number like {default:g}, or leave it out")
+    return float(text)
+
+
+def _parse_switch(values: Mapping[str, str], name: str, default: bool) -> bool:
+    text = values.get(name, "on" if default else "off").lower()
+    if text not in ("on", "off"):
+        raise SettingsError(f"{name} is {text!r}; set it to on or off, or leave it out")
+    return text == "on"
+
+
 def _check_key(key: str) -> None:
     if not (key and key.isascii() and key.isprintable() and key == key.strip()):
         raise SettingsError(
@@ -178,3 +221,8 @@ def _prepare_state_dir(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise SettingsError(f"the state folder {folder} cannot be written; set DSX_STATE_DIR to a folder that can")
+    if (kind := find_network_disk(folder)) is not None:
+        raise SettingsError(
+            f"the state folder {folder} is on a network disk ({kind}), where the index could be damaged; "
+            "set DSX_STATE_DIR to a folder on a disk of this machine"
+        )

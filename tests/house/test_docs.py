@@ -40,6 +40,10 @@ def test_documented_defaults_are_the_defaults() -> None:
     assert rows["DSX_PORT"] == str(Settings.port)
     assert rows["DSX_HOST"] == Settings.host
     assert rows["DSX_LOG_LEVEL"] == Settings.log_level
+    assert rows["DSX_WORKERS"] == str(Settings.workers)
+    assert float(rows["DSX_RESCAN_S"]) == Settings.rescan_s
+    assert rows["DSX_WATCH"] == ("on" if Settings.watch else "off")
+    assert rows["DSX_DIGESTS"] == Settings.digests
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def openapi(tmp_path: Path) -> dict[str, object]:
     (tmp_path / "served").mkdir()
     front = create_app(Settings(api_key="k", dataset_path=tmp_path / "served", state_dir=tmp_path / "state"))
     app = front._app
-    app.state.index.close()  # type: ignore[attr-defined]
+    front.close()
     return app.openapi()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -28,10 +28,13 @@ DSX_TIERS = [
     {"dsx.cli"},
 ]
 SERVER_TIERS = [
-    {"dsx_server.settings", "dsx_server.auth", "dsx_server.storage", "dsx_server.problems"},
+    {"dsx_server.filesystems", "dsx_server.activity", "dsx_server.auth", "dsx_server.problems"},
+    {"dsx_server.settings", "dsx_server.storage"},
     {"dsx_server.index"},
-    {"dsx_server.front", "dsx_server.routes"},
+    {"dsx_server.front", "dsx_server.routes", "dsx_server.backstage", "dsx_server.remote"},
     {"dsx_server.app"},
+    {"dsx_server.process"},
+    {"dsx_server.workers"},
     {"dsx_server.run"},
     {"dsx_server"},
 ]
@@ -120,7 +123,10 @@ def test_sdk_imports_the_server_nowhere_but_in_the_command() -> None:
         ("sqlite3", ("dsx_server.index.", "dsx._ledger")),
         ("requests", ("dsx._transport",)),
         ("urllib3", ("dsx._transport",)),
-        ("uvicorn", ("dsx_server.run",)),
+        ("uvicorn", ("dsx_server.process",)),
+        ("psutil", ("dsx_server.filesystems",)),
+        ("watchfiles", ("dsx_server.index.watch_process",)),
+        ("multiprocessing", ("dsx_server.workers", "dsx_server.remote")),
         ("dotenv", ("dsx_server.settings",)),
         ("click", ("dsx.cli.",)),
     ],

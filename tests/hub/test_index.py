@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,31 +12,10 @@ from pathlib import Path
 import pytest
 
 from dsx.errors import DatasetNotFoundError
-from dsx_server.index import Index
-from dsx_server.index.revisions import RevisionInfo
-from dsx_server.storage import Found, LocalStorage
-from dsx_server.storage.local import LocalEntry
+from dsx_server.index import RevisionInfo
 from tests.conftest import HubProcess, write_files
 from tests.hub.conftest import WAIT_S, wait_until
-
-
-class CountingStorage(LocalStorage):
-    """Real files; counts what is opened and walked."""
-
-    def __init__(self, served: Path) -> None:
-        super().__init__(served)
-        self.opened: Counter[str] = Counter()
-        self.walks = 0
-        self.on_walk: Callable[[], None] = lambda: None
-
-    def open(self, dataset: str, path: str) -> LocalEntry:
-        self.opened[path] += 1
-        return super().open(dataset, path)
-
-    def walk(self, dataset: str, left_out: Counter[str]) -> Iterator[Found]:
-        self.walks += 1
-        self.on_walk()
-        return super().walk(dataset, left_out)
+from tests.hub.looker import CountingStorage, Looker, compute_revision, md5, read_tree
 
 
 @pytest.fixture
@@ -48,28 +25,28 @@ def storage(served: Path) -> CountingStorage:
 
 
 @pytest.fixture
-def make_index(tmp_path: Path, storage: CountingStorage) -> Iterator[Callable[[], Index]]:
+def make_index(tmp_path: Path, storage: CountingStorage) -> Iterator[Callable[[], Looker]]:
     """Open an index on the same state folder as those before it: the hub's restart."""
-    indexes: list[Index] = []
+    lookers: list[Looker] = []
 
-    def make() -> Index:
-        for index in indexes:
-            index.close()
-        (tmp_path / "state").mkdir(exist_ok=True)
-        indexes.append(Index(tmp_path / "state", storage))
-        return indexes[-1]
+    def make() -> Looker:
+        for looker in lookers:
+            looker.close()
+        lookers.append(Looker(tmp_path / "state", storage))
+        return lookers[-1]
 
     yield make
-    for index in indexes:
-        index.close()
+    for looker in lookers:
+        looker.close()
 
 
-def hashes(index: Index) -> dict[str, str]:
+def hashes(looker: Looker) -> dict[str, str]:
     """Return the head hashes of dataset ``cats`` by path."""
-    return {row.path: row.head_hash for row in index.load("cats")[1]}
+    columns = looker.load("cats")
+    return dict(zip(columns["paths"], columns["hashes"], strict=True))
 
 
-def settle(index: Index, storage: CountingStorage) -> None:
+def settle(index: Looker, storage: CountingStorage) -> None:
     """Wait until the files are old enough to be trusted, which nothing but their age decides."""
 
     def is_settled() -> bool:
@@ -80,12 +57,8 @@ def settle(index: Index, storage: CountingStorage) -> None:
     wait_until(is_settled, "the entries were trusted")
 
 
-def md5(data: bytes) -> str:
-    return hashlib.md5(data[:1024]).hexdigest()
-
-
 def test_unchanged_entry_is_not_opened_again_not_even_after_a_restart(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     write_files(served, {"cats/a": b"1", "cats/b/c": b"2" * 5000})
     index = make_index()
@@ -97,7 +70,7 @@ def test_unchanged_entry_is_not_opened_again_not_even_after_a_restart(
     assert storage.opened == {}
 
 
-def test_only_what_changed_is_opened(served: Path, storage: CountingStorage, make_index: Callable[[], Index]) -> None:
+def test_only_what_changed_is_opened(served: Path, storage: CountingStorage, make_index: Callable[[], Looker]) -> None:
     write_files(served, {"cats/a": b"1", "cats/b": b"2", "cats/c": b"3"})
     settle(make_index(), storage)
     (served / "cats" / "b").write_bytes(b"4")
@@ -107,7 +80,7 @@ def test_only_what_changed_is_opened(served: Path, storage: CountingStorage, mak
 
 
 def test_entry_that_has_just_changed_is_looked_at_again(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     write_files(served, {"cats/a": b"1"})
     index = make_index()
@@ -117,7 +90,7 @@ def test_entry_that_has_just_changed_is_looked_at_again(
 
 
 def test_change_in_place_at_equal_size_and_mtime_is_seen_after_a_restart(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     path = served / "cats" / "a"
     write_files(served, {"cats/a": b"old"})
@@ -129,7 +102,7 @@ def test_change_in_place_at_equal_size_and_mtime_is_seen_after_a_restart(
 
 
 def test_swap_for_a_file_of_equal_size_and_mtime_is_seen(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     write_files(served, {"cats/a": b"old", "cats/b": b"new"})
     for name in ("a", "b"):
@@ -141,7 +114,7 @@ def test_swap_for_a_file_of_equal_size_and_mtime_is_seen(
 
 
 def test_every_one_of_many_quick_writes_is_seen(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     index = make_index()
     for number in range(30):
@@ -150,14 +123,43 @@ def test_every_one_of_many_quick_writes_is_seen(
 
 
 @pytest.mark.parametrize("mtime_s", [-(2**31), 0, 2**33])
-def test_odd_mtime_is_kept_to_the_nanosecond(served: Path, make_index: Callable[[], Index], mtime_s: int) -> None:
+def test_odd_mtime_is_kept_to_the_nanosecond(served: Path, make_index: Callable[[], Looker], mtime_s: int) -> None:
     write_files(served, {"cats/a": b"1"})
     os.utime(served / "cats" / "a", ns=(mtime_s * 10**9 + 7, mtime_s * 10**9 + 7))
-    found = make_index().load("cats")[1][0].identity.mtime_ns
+    found = make_index().load("cats")["mtimes_ns"][0]
     assert found == (served / "cats" / "a").stat().st_mtime_ns
 
 
-def test_removed_entry_is_gone_and_may_come_back(served: Path, make_index: Callable[[], Index]) -> None:
+@pytest.mark.parametrize("mtime_s", [15_000_000_000, 2**33 + 2**32])
+def test_mtime_that_64_bits_of_nanoseconds_cannot_hold_is_no_obstacle(
+    served: Path, make_index: Callable[[], Looker], mtime_s: int
+) -> None:
+    write_files(served, {"cats/a": b"1", "cats/b": b"2"})
+    os.utime(served / "cats" / "a", (mtime_s, mtime_s))
+    index = make_index()
+    assert hashes(index) == {"a": md5(b"1"), "b": md5(b"2")}
+    assert index.load("cats")["mtimes_ns"][0] <= 2**63 - 1
+
+
+def test_inode_of_64_bits_is_no_obstacle(served: Path, make_index: Callable[[], Looker]) -> None:
+    write_files(served, {"cats/a": b"1"})
+    real_stat, real_fstat = os.stat, os.fstat
+
+    def enlarged(status: os.stat_result) -> os.stat_result:
+        values = list(status)
+        values[1] += 2**63
+        extra = {name: getattr(status, name) for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns", "st_blocks")}
+        return os.stat_result(values, extra)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", lambda *args, **options: enlarged(real_stat(*args, **options)))
+        patch.setattr(os, "fstat", lambda descriptor: enlarged(real_fstat(descriptor)))
+        index = make_index()
+        assert hashes(index) == {"a": md5(b"1")}
+        assert hashes(index) == {"a": md5(b"1")}
+
+
+def test_removed_entry_is_gone_and_may_come_back(served: Path, make_index: Callable[[], Looker]) -> None:
     index = make_index()
     write_files(served, {"cats/a": b"1", "cats/b": b"2"})
     index.refresh("cats")
@@ -167,30 +169,21 @@ def test_removed_entry_is_gone_and_may_come_back(served: Path, make_index: Calla
     assert hashes(index) == {"a": md5(b"3"), "b": md5(b"2")}
 
 
-def expected_revision(folder: Path) -> str:
-    """Compute a revision from the files themselves."""
-    state = hashlib.sha256()
-    for path in sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()):
-        data = (folder / path).read_bytes()
-        state.update(f"{path}\0{len(data)}\0{md5(data)}\0{(folder / path).stat().st_mtime_ns}\n".encode())
-    return state.hexdigest()[:32]
-
-
-def test_revision_is_that_of_the_files_after_every_change(served: Path, make_index: Callable[[], Index]) -> None:
+def test_revision_is_that_of_the_files_after_every_change(served: Path, make_index: Callable[[], Looker]) -> None:
     index = make_index()
     cats = served / "cats"
     cats.mkdir()
-    assert index.refresh("cats").id == expected_revision(cats)
+    assert index.refresh("cats").id == compute_revision(read_tree(cats))
     write_files(cats, {"b": b"2", "a/c": b"1" * 2000, "\U0001f431": b"", "\uffee": b""})
-    assert index.refresh("cats").id == expected_revision(cats)
+    assert index.refresh("cats").id == compute_revision(read_tree(cats))
     (cats / "b").write_bytes(b"3")
-    assert index.refresh("cats").id == expected_revision(cats)
+    assert index.refresh("cats").id == compute_revision(read_tree(cats))
     (cats / "b").unlink()
-    assert index.refresh("cats").id == expected_revision(cats)
-    assert make_index().refresh("cats").id == expected_revision(cats)
+    assert index.refresh("cats").id == compute_revision(read_tree(cats))
+    assert make_index().refresh("cats").id == compute_revision(read_tree(cats))
 
 
-def test_state_that_comes_back_has_its_old_revision(served: Path, make_index: Callable[[], Index]) -> None:
+def test_state_that_comes_back_has_its_old_revision(served: Path, make_index: Callable[[], Looker]) -> None:
     index = make_index()
     write_files(served, {"cats/a": b"1"})
     mtime_ns = (served / "cats" / "a").stat().st_mtime_ns
@@ -202,7 +195,7 @@ def test_state_that_comes_back_has_its_old_revision(served: Path, make_index: Ca
     assert index.refresh("cats").id == before
 
 
-def test_revision_does_not_depend_on_the_order_of_the_disk(served: Path, make_index: Callable[[], Index]) -> None:
+def test_revision_does_not_depend_on_the_order_of_the_disk(served: Path, make_index: Callable[[], Looker]) -> None:
     names = [f"{number:03}" for number in range(50)]
     for dataset, order in (("cats", names), ("dogs", names[::-1])):
         write_files(served / dataset, dict.fromkeys(order, b""))
@@ -212,21 +205,21 @@ def test_revision_does_not_depend_on_the_order_of_the_disk(served: Path, make_in
     assert index.refresh("cats").id == index.refresh("dogs").id
 
 
-def test_datasets_do_not_share_rows(served: Path, make_index: Callable[[], Index]) -> None:
+def test_datasets_do_not_share_rows(served: Path, make_index: Callable[[], Looker]) -> None:
     write_files(served, {"cats/a": b"1", "dogs/a": b"2"})
     index = make_index()
     assert hashes(index) == {"a": md5(b"1")}
-    assert [row.head_hash for row in index.load("dogs")[1]] == [md5(b"2")]
+    assert index.load("dogs")["hashes"] == [md5(b"2")]
 
 
-def test_sums_are_those_of_the_files(served: Path, make_index: Callable[[], Index]) -> None:
+def test_sums_are_those_of_the_files(served: Path, make_index: Callable[[], Looker]) -> None:
     write_files(served, {"cats/a": b"12", "cats/b": b"345", "cats/.DS_Store": b""})
     info = make_index().refresh("cats")
     assert (info.entries, info.bytes, sum(info.left_out.values())) == (2, 5, 1)
 
 
 def test_requests_that_wait_share_one_scan(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     write_files(served, {"cats/a": b"1"})
     index = make_index()
@@ -238,7 +231,7 @@ def test_requests_that_wait_share_one_scan(
 
     storage.on_walk = hold_up
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(index.load, "cats")
+        first = pool.submit(index.refresh, "cats")
         assert first_is_walking.wait(WAIT_S)
         asked = threading.Barrier(20)
 
@@ -251,12 +244,12 @@ def test_requests_that_wait_share_one_scan(
         wait_until(lambda: pool._work_queue.empty(), "all threads are at work")
         threading.Event().wait(0.1)  # the last step into the queue shows itself to nobody
         go_on.set()
-        assert {future.result(WAIT_S).id for future in others} == {first.result(WAIT_S)[0].id}
+        assert {future.result(WAIT_S).id for future in others} == {first.result(WAIT_S).id}
     assert storage.walks < 20
 
 
 def test_request_sees_what_was_written_before_it_was_made(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     write_files(served, {"cats/0": b""})
     index = make_index()
@@ -270,7 +263,7 @@ def test_request_sees_what_was_written_before_it_was_made(
 
 
 def test_every_request_for_a_dataset_that_is_gone_is_told_so(
-    served: Path, storage: CountingStorage, make_index: Callable[[], Index]
+    served: Path, storage: CountingStorage, make_index: Callable[[], Looker]
 ) -> None:
     write_files(served, {"cats/a": b"1"})
     index = make_index()
@@ -282,7 +275,7 @@ def test_every_request_for_a_dataset_that_is_gone_is_told_so(
     def ask_for_it(name: str) -> str:
         asked.wait(WAIT_S)
         try:
-            return f"{len(index.load(name)[1])} rows"
+            return f"{index.refresh(name).entries} rows"
         except Exception as error:  # noqa: BLE001 -- which one is the question
             return type(error).__name__
 

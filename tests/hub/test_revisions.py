@@ -173,12 +173,10 @@ def test_entry_that_was_removed_is_404_though_the_revision_has_it(cats: Path, hu
 
 def test_revision_is_the_documented_hash(cats: Path, hub: HubProcess) -> None:
     columns = hub.get("/manifest/cats?format=columns").json()
-    state = hashlib.sha256()
-    for path, size, head, mtime in zip(
-        columns["paths"], columns["sizes"], columns["hashes"], columns["mtimes_ns"], strict=True
-    ):
-        state.update(f"{path}\0{size}\0{head}\0{mtime}\n".encode())
-    assert columns["revision"] == state.hexdigest()[:32]
+    rows = zip(columns["paths"], columns["sizes"], columns["hashes"], columns["mtimes_ns"], strict=True)
+    hashes = [hashlib.sha256("\0".join(map(str, row)).encode()).hexdigest() for row in rows]
+    state = f"{len(hashes)}\0{sum(int(each, 16) for each in hashes) % 2**256:064x}"
+    assert columns["revision"] == hashlib.sha256(state.encode()).hexdigest()[:32]
 
 
 def make_revisions(cats: Path, hub: HubProcess, count: int) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,9 @@ from dsx import DatasetHubClient
 from dsx_server import Settings, create_app
 from dsx_server.index import WaitingRoom
 from dsx_server.routes import access
-from dsx_server.storage import Found, LocalStorage
+from dsx_server.storage import Listing, LocalStorage
 from tests.conftest import HubProcess, write_files
+from tests.hub.conftest import wait_until
 
 HEADERS = {"Authorization": "Bearer k"}
 
@@ -34,12 +34,12 @@ class SlowStorage(LocalStorage):
         self.began = threading.Event()
         self.go_on = threading.Event()
 
-    def walk(self, dataset: str, left_out: Counter[str]) -> Iterator[Found]:
+    def walk(self, dataset: str, folder: str = "") -> Iterator[Listing]:
         if dataset == "slow":
             self.walks += 1
             self.began.set()
             self.go_on.wait(60)
-        return super().walk(dataset, left_out)
+        yield from super().walk(dataset, folder)
 
 
 @pytest.fixture
@@ -126,7 +126,10 @@ def test_long_scan_of_a_known_dataset_is_answered_from_its_newest_revision(
     assert requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).json() == before
     assert requests.get(f"{url}/datasets/slow", headers=HEADERS, timeout=60).json()["scanning"] is True
     storage.go_on.set()
-    assert len(requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).json()) == 2
+    wait_until(
+        lambda: len(requests.get(f"{url}/manifest/slow", headers=HEADERS, timeout=60).json()) == 2,
+        "the scan that took long has ended",
+    )
 
 
 def test_hashing_a_huge_entry_does_not_keep_the_process(served: Path, hub: HubProcess) -> None:

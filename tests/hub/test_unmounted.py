@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import HubProcess, write_files
+from tests.hub.conftest import mounted_disk
 
 ROUTES = ["/datasets/cats", "/manifest/cats", "/manifest/cats?format=columns", "/datasets/cats/revisions"]
 
@@ -101,3 +105,49 @@ def test_served_folder_is_there_again_with_its_disk(cats: Path, served: Path, hu
 def test_served_folder_that_was_emptied_in_place_is_empty(cats: Path, hub: HubProcess) -> None:
     shutil.rmtree(cats)
     assert hub.get("/datasets").json() == []
+
+
+@pytest.fixture
+def usb(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, mounted; a test may unmount it."""
+    with mounted_disk(tmp_path / "usb", "4m") as folder:
+        yield folder
+
+
+def test_disk_that_is_unmounted_a_moment_after_a_change_is_unavailable(
+    served: Path, tmp_path: Path, usb: Path, hub: HubProcess
+) -> None:
+    (served / "cats").symlink_to(usb)
+    write_files(usb, {f"{folder}/{name}": b"x" for folder in range(20) for name in range(20)})
+    assert len(hub.get("/manifest/cats").json()) == 400
+    write_files(usb, {"1/new": b"n"})
+    assert len(hub.get("/manifest/cats").json()) == 401
+    subprocess.run(["umount", "-l", str(usb)], check=True)
+    until = time.monotonic() + 5
+    while time.monotonic() < until:  # what had just been written is looked at again meanwhile
+        assert hub.get("/manifest/cats").status_code == 503
+        assert hub.get("/file/cats/1/new").status_code == 503
+
+
+def test_dataset_that_is_a_link_to_a_disk_that_is_gone_is_unavailable(
+    served: Path, tmp_path: Path, hub: HubProcess
+) -> None:
+    write_files(tmp_path / "media" / "disk", {"a": b"a"})
+    write_files(served / "dogs", {"x": b"x"})
+    (served / "cats").symlink_to(tmp_path / "media" / "disk")
+    assert len(hub.get("/manifest/cats").json()) == 1
+    (tmp_path / "media").rename(tmp_path / "elsewhere")
+    for route in (*ROUTES, "/file/cats/a"):
+        assert hub.get(route).status_code == 503
+    (tmp_path / "media" / "disk").mkdir(parents=True)
+    assert hub.get("/manifest/cats").status_code == 503
+    shutil.rmtree(tmp_path / "media")
+    (tmp_path / "elsewhere").rename(tmp_path / "media")
+    assert len(hub.get("/manifest/cats").json()) == 1
+
+
+def test_dataset_replaced_by_another_folder_is_the_other(cats: Path, tmp_path: Path, hub: HubProcess) -> None:
+    write_files(tmp_path / "other", {"b/c": b"c"})
+    cats.rename(tmp_path / "old")
+    (tmp_path / "other").rename(cats)
+    assert [row["path"] for row in hub.get("/manifest/cats").json()] == ["b/c"]

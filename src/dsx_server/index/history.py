@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from dsx.errors import RevisionNotFoundError
 from dsx.protocol.text import shown
-from dsx_server.index.revisions import Row, read_rows_of
-from dsx_server.storage import Identity
+from dsx_server.index.rows import Row, read_row_of
 
 KEPT_REVISIONS = 10
 KEPT_ASKED_NS = 30 * 24 * 3600 * 10**9
@@ -47,15 +46,15 @@ def list_revisions(db: sqlite3.Connection, dataset: str) -> list[PublishedRevisi
     return [PublishedRevision._make(row) for row in rows]
 
 
-def find_revision(db: sqlite3.Connection, dataset: str, revision: str) -> tuple[int, int]:
-    """Return dataset key and number of a revision; of a state that came back, the latest.
+def find_revision(db: sqlite3.Connection, dataset: str, revision: str | None) -> tuple[int, int, str]:
+    """Return dataset key, number and id of a revision, or of the newest; of a state that came back, the latest.
 
     Raises:
         RevisionNotFoundError: There is none of this id, or it is no longer kept.
     """
     row = db.execute(
-        "SELECT r.dataset, r.number FROM revisions r JOIN datasets d ON d.id = r.dataset"
-        " WHERE d.name = ? AND r.id = ? ORDER BY r.number DESC LIMIT 1",
+        "SELECT r.dataset, r.number, r.id FROM revisions r JOIN datasets d ON d.id = r.dataset"
+        " WHERE d.name = ?1 AND (?2 IS NULL OR r.id = ?2) ORDER BY r.number DESC LIMIT 1",
         (dataset, revision),
     ).fetchone()
     if row is None:
@@ -63,40 +62,38 @@ def find_revision(db: sqlite3.Connection, dataset: str, revision: str) -> tuple[
             f"dataset {shown(dataset)} has no revision {shown(revision)}; list_revisions() or "
             f"GET /datasets/{{dataset}}/revisions lists those that are kept"
         )
-    return row[0], row[1]
+    return row[0], row[1], row[2]
 
 
-def read_revision(db: sqlite3.Connection, dataset: str, revision: str) -> list[Row]:
-    """Return the rows of one revision, sorted by path, and note that it was asked for."""
-    key, number = find_revision(db, dataset, revision)
+def note_asked(db: sqlite3.Connection, dataset: str, revision: str) -> None:
+    """Note that a client has asked for a revision, so that it is kept.
+
+    Raises:
+        RevisionNotFoundError: There is none of this id.
+    """
+    key, number, _ = find_revision(db, dataset, revision)
     db.execute("UPDATE revisions SET asked_ns = ? WHERE dataset = ? AND number = ?", (time.time_ns(), key, number))
-    return list(read_rows_of(db, key, number))
 
 
 def read_entry(db: sqlite3.Connection, dataset: str, revision: str, path: str) -> Row | None:
     """Return one entry as a revision has it, or None when it has none."""
-    key, number = find_revision(db, dataset, revision)
-    row = db.execute(
-        "SELECT path, size, mtime_ns, ctime_ns, inode, head_hash, racy FROM entries"
-        " WHERE dataset = ? AND path = ? AND born <= ? AND (died IS NULL OR died > ?)",
-        (key, path, number, number),
-    ).fetchone()
-    return None if row is None else Row(row[0], Identity(*row[1:5]), row[5].hex(), bool(row[6]))
+    key, number, _ = find_revision(db, dataset, revision)
+    return read_row_of(db, key, number, path)
 
 
 def compare_revisions(db: sqlite3.Connection, dataset: str, a: str, b: str) -> Difference:
     """Return what came, changed and went from revision ``a`` to revision ``b``."""
-    key, first = find_revision(db, dataset, a)
-    _, second = find_revision(db, dataset, b)
-    states = (
-        "SELECT path, size, head_hash, mtime_ns FROM entries"
-        " WHERE dataset = :key AND born <= :{0} AND (died IS NULL OR died > :{0})"
-    )
+    key, first, _ = find_revision(db, dataset, a)
+    _, second, _ = find_revision(db, dataset, b)
+    if first > second:
+        back = compare_revisions(db, dataset, b, a)
+        return Difference(back.removed, back.changed, back.added)
+    states = "SELECT path, size, head_hash, mtime_ns FROM entries WHERE dataset = :key"
     values = {"key": key, "a": first, "b": second}
-    came = db.execute(f"{states.format('b')} EXCEPT {states.format('a')}", values)
-    new = {row[0] for row in came}
-    went = db.execute(f"{states.format('a')} EXCEPT {states.format('b')}", values)
-    old = {row[0] for row in went}
+    went = set(db.execute(f"{states} AND born <= :a AND died > :a AND died <= :b", values))
+    came = set(db.execute(f"{states} AND born > :a AND born <= :b AND (died IS NULL OR died > :b)", values))
+    old = {row[0] for row in went - came}
+    new = {row[0] for row in came - went}
     return Difference(sorted(new - old), sorted(new & old), sorted(old - new))
 
 

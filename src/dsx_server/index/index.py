@@ -1,54 +1,75 @@
-"""The index as the routes see it: ask for a dataset, get what it holds now."""
+"""The index as the routes see it: questions about datasets, answered without a look at their folders."""
 
 from __future__ import annotations
 
-import logging
-import threading
+import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from dsx.errors import DatasetNotFoundError
+from dsx.errors import DatasetNotFoundError, DsxError, HubUnavailableError, UnreadableError
 from dsx.protocol.paths import check_dataset
 from dsx.protocol.text import shown
+from dsx_server.index.database import Database
+from dsx_server.index.digests import Learned, find_digest, record_digests
 from dsx_server.index.history import (
     Difference,
     PublishedRevision,
     compare_revisions,
     list_revisions,
-    prune_revisions,
+    note_asked,
     read_entry,
-    read_revision,
 )
-from dsx_server.index.mounts import SERVED, forget_folders, note_folder, refuse_unmounted
-from dsx_server.index.revisions import RevisionInfo, Row, publish_scan, read_info, read_rows, transaction
-from dsx_server.index.scan import scan_dataset
-from dsx_server.index.schema import claim_folder, open_index
-from dsx_server.storage import Storage
+from dsx_server.index.mounts import SERVED, forget_folders, list_noted, note_folder, read_identity, refuse_unmounted
+from dsx_server.index.revisions import RevisionInfo, format_tag, read_info
+from dsx_server.index.rows import Row
+from dsx_server.index.snapshots import Format, Snapshot, Snapshots
+from dsx_server.storage import Identity, Storage
 
-log = logging.getLogger("dsx.index")
+FORGOTTEN_S = 10.0
+"""The folder of a dataset that is gone is forgotten after this time, in s."""
 
-PROGRESS_LOGGED_S = 10.0
+ASKED_NOTED_S = 3600.0
+"""That a revision is still read from is noted so often, in s."""
+
+
+class Known(NamedTuple):
+    """What the index knows of a dataset.
+
+    Attributes:
+        newest: Its newest revision; None before the first.
+        failure: Why the last scan failed; None when it did not.
+        is_same_folder: Whether its folder is the one that was scanned, so that no other is mounted there.
+    """
+
+    newest: RevisionInfo | None
+    failure: DsxError | None
+    is_same_folder: bool
 
 
 class Index:
-    """What the datasets of one storage hold. Threads may share it; `close` it when done.
+    """What the datasets of one storage hold, as the last scans found it. Threads and processes may share it.
 
-    What is asked of the newest revision is answered from a scan that began after the question; who waits for the same
-    dataset shares one. Earlier revisions, and `load_newest`, are answered without a look at the disk.
+    Args:
+        state_dir: The state folder.
+        storage: Where the datasets lie.
+
+    Attributes:
+        db: The index file.
+        snapshots: The manifests that are ready to be sent.
+
+    Raises:
+        SettingsError: The folder cannot hold an index.
     """
 
     def __init__(self, state_dir: Path, storage: Storage) -> None:
         self._storage = storage
-        self._lock_file = claim_folder(state_dir)
-        try:
-            self._db = open_index(state_dir)
-        except BaseException:
-            self._lock_file.close()
-            raise
-        self._db_lock = threading.Lock()
-        self._turns: dict[str, _ScanTurn] = {}
-        self._progress: dict[str, _Progress] = {}
-        self._served: tuple[list[str], tuple[int, int]] | None = None
+        self.db = Database(state_dir)
+        self.snapshots = Snapshots(self.db, state_dir)
+        self._served: tuple[int, list[str], tuple[int, int]] | None = None
+        self._missing: dict[str, float] = {}
+        self._asked: dict[tuple[str, str], float] = {}
 
     def list_datasets(self) -> list[str]:
         """Return the names of all datasets, sorted.
@@ -58,63 +79,92 @@ class Index:
         """
         names = self._storage.list_datasets()
         identity = self._storage.identify_folder(None)
-        if (names, identity) != self._served:
-            with self._db_lock:
-                if names:
-                    note_folder(self._db, SERVED, identity)
-                    forget_folders(self._db, {SERVED, *names})
-                else:
-                    refuse_unmounted(self._db, SERVED, identity)
-            self._served = names, identity
+        served = self.db.generation, names, identity
+        if served != self._served or self._missing:
+            if names:
+                note_folder(self.db, SERVED, identity)
+                self._forget_gone(names)
+            else:
+                refuse_unmounted(self.db, SERVED, identity)
+            self._served = served
         return names
 
-    def refresh(self, dataset: str) -> RevisionInfo:
-        """Scan ``dataset``, publish a revision when it changed, and return the newest.
+    def _forget_gone(self, names: list[str]) -> None:
+        """Forget the folders of datasets that are gone for a while: one that comes back may be another.
+
+        One that is a link to a disk which is not there is not gone. And where a disk is mounted in the place of a
+        folder, the folder may be missing for a moment.
+        """
+        now = time.monotonic()
+        gone = {name for name in list_noted(self.db) - {SERVED, *names} if not self._storage.has_name(name)}
+        self._missing = {name: self._missing.get(name, now) for name in gone}
+        if forgotten := {name for name, since in self._missing.items() if now - since > FORGOTTEN_S}:
+            forget_folders(self.db, forgotten)
+            self._missing = {name: since for name, since in self._missing.items() if name not in forgotten}
+
+    def check(self, dataset: str) -> None:
+        """Make sure that there is such a dataset.
+
+        Raises:
+            DatasetNotFoundError: There is none.
+            HubUnavailableError: It is a link to a folder that was there, and is not now.
+        """
+        if dataset not in self.list_datasets():
+            check_dataset(dataset)
+            if read_identity(self.db, dataset) is not None and self._storage.has_name(dataset):
+                raise HubUnavailableError(
+                    f"the folder that dataset {shown(dataset)} is a link to is not there: is its disk mounted?"
+                )
+            raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub")
+
+    def refuse_unmounted(self, dataset: str) -> None:
+        """Raise HubUnavailableError when the dataset's folder is not the one that was scanned: its disk is missing."""
+        recorded = read_identity(self.db, dataset)
+        if recorded is None or recorded == self._storage.identify_folder(dataset):
+            return
+        listing = self._storage.list_folder(dataset, "")
+        if listing is not None and not (listing.names or listing.folders or listing.left_out):
+            refuse_unmounted(self.db, dataset, self._storage.identify_folder(dataset))
+
+    def find_known(self, dataset: str) -> Known:
+        """Return what is known of ``dataset``.
 
         Raises:
             DatasetNotFoundError: There is no such dataset.
-            UnreadableError: A folder could not be read.
         """
-        return self.load(dataset)[0]
+        self.check(dataset)
+        recorded = read_identity(self.db, dataset)
+        with self.db.read() as db:
+            newest = read_info(db, dataset)
+            row = db.execute("SELECT failure FROM datasets WHERE name = ?", (dataset,)).fetchone()
+        failure = None if row is None or row[0] is None else _make_error(*json.loads(row[0]))
+        return Known(newest, failure, recorded in (None, self._storage.identify_folder(dataset)))
 
-    def load(self, dataset: str) -> tuple[RevisionInfo, list[Row]]:
-        """Scan as `refresh` does, and return the newest revision with its rows, sorted by path."""
-        asked = time.monotonic()
-        turn = self._turn(dataset)
-        with turn.lock:
-            if turn.began <= asked:
-                turn.began = time.monotonic()
-                try:
-                    self._scan(dataset)
-                except BaseException:
-                    turn.began = 0.0  # whoever waits for this scan makes one himself
-                    raise
-            newest = self.load_newest(dataset)
-            if newest is None:
-                raise RuntimeError(f"dataset {dataset!r} was scanned and has no revision")
-            return newest
+    def find_newest(self, dataset: str) -> RevisionInfo | None:
+        """Return the newest revision published; None before the first."""
+        with self.db.read() as db:
+            return read_info(db, dataset)
 
-    def load_newest(self, dataset: str) -> tuple[RevisionInfo, list[Row]] | None:
-        """Return the newest revision published and its rows, without a look at the disk; None before the first."""
-        with self._db_lock, transaction(self._db):
-            info = read_info(self._db, dataset)
-            return None if info is None else (info, list(read_rows(self._db, dataset).values()))
+    def open_manifest(self, dataset: str, revision: str | None, form: Format) -> Snapshot:
+        """Open the manifest of one revision, or of the newest (None), whatever the dataset holds now.
 
-    def count_scanned(self, dataset: str) -> int | None:
-        """Return how many entries the scan under way has found so far; None when there is none."""
-        progress = self._progress.get(dataset)
-        return None if progress is None else progress.entries
+        Raises:
+            RevisionNotFoundError: There is no such revision of it.
+        """
+        return self.snapshots.open(dataset, revision, form)
 
-    def load_revision(self, dataset: str, revision: str) -> list[Row]:
-        """Return the rows of one revision, sorted by path, whatever the dataset holds now.
+    def note_asked(self, dataset: str, revision: str) -> str:
+        """Note that a client has asked for a revision, so that it is kept; return the tag of its manifest.
 
         Raises:
             DatasetNotFoundError: There is no such dataset.
             RevisionNotFoundError: There is no such revision of it.
         """
-        self._turn(dataset)
-        with self._db_lock:
-            return read_revision(self._db, dataset, revision)
+        self.check(dataset)
+        with self.db.write() as db:
+            note_asked(db, dataset, revision)
+            version: int = db.execute("SELECT digest_version FROM datasets WHERE name = ?", (dataset,)).fetchone()[0]
+        return format_tag(revision, version)
 
     def find_entry(self, dataset: str, revision: str, path: str) -> Row | None:
         """Return one entry as a revision has it, or None when that has none.
@@ -122,8 +172,13 @@ class Index:
         Raises:
             RevisionNotFoundError: There is no such revision.
         """
-        with self._db_lock:
-            return read_entry(self._db, dataset, revision, path)
+        now = time.monotonic()
+        if now - self._asked.get((dataset, revision), float("-inf")) > ASKED_NOTED_S:
+            with self.db.write() as db:
+                note_asked(db, dataset, revision)
+            self._asked[dataset, revision] = now
+        with self.db.read() as db:
+            return read_entry(db, dataset, revision, path)
 
     def list_revisions(self, dataset: str) -> list[PublishedRevision]:
         """Return the revisions that are kept, newest first.
@@ -131,9 +186,9 @@ class Index:
         Raises:
             DatasetNotFoundError: There is no such dataset.
         """
-        self._turn(dataset)
-        with self._db_lock:
-            return list_revisions(self._db, dataset)
+        self.check(dataset)
+        with self.db.read() as db:
+            return list_revisions(db, dataset)
 
     def compare(self, dataset: str, a: str, b: str) -> Difference:
         """Return what came, changed and went from revision ``a`` to revision ``b``.
@@ -142,69 +197,28 @@ class Index:
             DatasetNotFoundError: There is no such dataset.
             RevisionNotFoundError: There is no such revision of it.
         """
-        self._turn(dataset)
-        with self._db_lock:
-            return compare_revisions(self._db, dataset, a, b)
+        self.check(dataset)
+        with self.db.read() as db:
+            return compare_revisions(db, dataset, a, b)
+
+    def find_digest(self, dataset: str, path: str, identity: Identity) -> str | None:
+        """Return the digest of an entry in this very state; None when it is unknown."""
+        with self.db.read() as db:
+            return find_digest(db, dataset, path, identity)
+
+    def record_digests(self, learned: Sequence[Learned]) -> set[str]:
+        """Keep digests with the states that they are of; what the index does not know is passed over.
+
+        Returns:
+            The datasets whose manifests show more digests from now on.
+        """
+        with self.db.write() as db:
+            return record_digests(db, learned)
 
     def close(self) -> None:
         """Close the index file."""
-        with self._db_lock:
-            self._db.close()
-            self._lock_file.close()
-
-    def _turn(self, dataset: str) -> _ScanTurn:
-        """Return the turn-taking of one dataset; there is one for datasets that exist only."""
-        turn = self._turns.get(dataset)
-        if turn is None and dataset not in self.list_datasets():
-            check_dataset(dataset)
-            raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub")
-        return turn or self._turns.setdefault(dataset, _ScanTurn())
-
-    def _scan(self, dataset: str) -> None:
-        began = time.monotonic()
-        with self._db_lock:
-            before = read_rows(self._db, dataset)
-            old = read_info(self._db, dataset)
-        identity = self._storage.identify_folder(dataset)
-        progress = self._progress[dataset] = _Progress(dataset)
-        try:
-            scan = scan_dataset(self._storage, dataset, before, on_progress=progress.note)
-        finally:
-            del self._progress[dataset]
-        with self._db_lock:
-            if scan.rows:
-                note_folder(self._db, dataset, identity)
-            elif not scan.left_out:
-                refuse_unmounted(self._db, dataset, identity)
-            info = publish_scan(self._db, dataset, scan.rows, scan.left_out)
-            if old is None or old.id != info.id:
-                prune_revisions(self._db, dataset)
-        if old is None or old.id != info.id or old.left_out != info.left_out:
-            left_out = ", ".join(f"{count} {reason}" for reason, count in info.left_out.items()) or "nothing"
-            log.info(
-                "scanned %r in %.2f s: %d entries, %d bytes, revision %s, %d opened, left out: %s",
-                dataset, time.monotonic() - began, info.entries, info.bytes, info.id, scan.opened, left_out,
-            )  # fmt: skip
+        self.db.close()
 
 
-class _Progress:
-    """How far one scan is; says so in the log now and then."""
-
-    def __init__(self, dataset: str) -> None:
-        self.entries = 0
-        self._dataset = dataset
-        self._said = time.monotonic()
-
-    def note(self, entries: int) -> None:
-        self.entries = entries
-        if time.monotonic() - self._said > PROGRESS_LOGGED_S:
-            self._said = time.monotonic()
-            log.info("scanning %r: %d entries so far", self._dataset, entries)
-
-
-class _ScanTurn:
-    """Whose turn it is to scan one dataset, and when (monotonic, s) the last scan began."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.began = 0.0
+def _make_error(kind: str, message: str) -> DsxError:
+    return UnreadableError(message) if kind == UnreadableError.__name__ else HubUnavailableError(message)

@@ -1,152 +1,104 @@
-"""Published states of datasets: which rows are alive, and what one more scan makes of them."""
+"""Published states of datasets: the newest, and how the living rows become one."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
-from dsx.protocol.digests import compute_revision
-from dsx_server.storage import Identity
-
-
-class Row(NamedTuple):
-    """One entry as the index knows it."""
-
-    path: str
-    identity: Identity
-    head_hash: str
-    racy: bool
-
-    @property
-    def state(self) -> tuple[int, str, int]:
-        """What, with the path, makes a revision: size, head hash, mtime."""
-        return self.identity.size, self.head_hash, self.identity.mtime_ns
+from dsx.protocol.digests import format_revision
 
 
 class RevisionInfo(NamedTuple):
-    """One published state of a dataset, and when its folder was last read."""
+    """The newest published state of a dataset, and what is known of its folder.
+
+    Attributes:
+        id: Id of the revision.
+        number: Its number within the dataset.
+        entries: How many entries it has.
+        bytes: Sum of their sizes.
+        scanned_ns: When the folder was last read whole, ns since 1970.
+        scan_s: How long that took, in s.
+        left_out: How many things in the folder are no entries, by reason.
+        digests: Of how many of the entries that are there now the digest is known.
+        digest_version: Counts up when a manifest would show other digests than before.
+    """
 
     id: str
+    number: int
     entries: int
     bytes: int
     scanned_ns: int
+    scan_s: float
     left_out: dict[str, int]
+    digests: int
+    digest_version: int
+
+    @property
+    def tag(self) -> str:
+        """What tells this manifest from others of the dataset: the revision, and which digests it shows."""
+        return format_tag(self.id, self.digest_version)
 
 
-def read_rows(db: sqlite3.Connection, dataset: str) -> dict[str, Row]:
-    """Return the rows of the newest revision by path, sorted by path; empty for a dataset never published."""
-    rows = db.execute(
-        "SELECT path, size, mtime_ns, ctime_ns, inode, head_hash, racy FROM entries"
-        " WHERE dataset = (SELECT id FROM datasets WHERE name = ?) AND died IS NULL ORDER BY path",
-        (dataset,),
-    )
-    return {path: Row(path, Identity(*identity), head.hex(), bool(racy)) for path, *identity, head, racy in rows}
+def format_tag(revision: str, digest_version: int) -> str:
+    """Return what tells one manifest of a dataset from its others, also from those of an index before this one.
 
-
-def read_rows_of(db: sqlite3.Connection, key: int, number: int) -> Iterator[Row]:
-    """Yield the rows of one revision of the dataset ``key``, sorted by path."""
-    rows = db.execute(
-        "SELECT path, size, mtime_ns, ctime_ns, inode, head_hash, racy FROM entries"
-        " WHERE dataset = ? AND born <= ? AND (died IS NULL OR died > ?) ORDER BY path",
-        (key, number, number),
-    )
-    for path, *identity, head, racy in rows:
-        yield Row(path, Identity(*identity), head.hex(), bool(racy))
-
-
-def read_info(db: sqlite3.Connection, dataset: str) -> RevisionInfo | None:
-    """Return the newest revision of ``dataset``, or None when none was published."""
-    row = db.execute(
-        "SELECT r.id, r.entries, r.bytes, d.scanned_ns, d.left_out FROM datasets d JOIN revisions r ON r.dataset = d.id"
-        " WHERE d.name = ? ORDER BY r.number DESC LIMIT 1",
-        (dataset,),
-    ).fetchone()
-    return None if row is None else RevisionInfo._make([*row[:4], json.loads(row[4])])
-
-
-def publish_scan(
-    db: sqlite3.Connection,
-    dataset: str,
-    rows: Sequence[Row],
-    left_out: Mapping[str, int],
-) -> RevisionInfo:
-    """Bring the index to ``rows`` in one transaction; a new revision is made only when a state changed.
-
-    Args:
-        db: The index.
-        dataset: Name of the dataset.
-        rows: What the scan found, sorted by path.
-        left_out: What it left out, by reason.
+    Versions count up from the time at which the index was made.
     """
-    with transaction(db):
-        key = _dataset_key(db, dataset)
-        # What is there now, not what was there before the scan: the difference is written against these very rows.
-        before = read_rows(db, dataset)
-        db.execute(
-            "UPDATE datasets SET scanned_ns = ?, left_out = ? WHERE id = ?", (time.time_ns(), json.dumps(left_out), key)
-        )
-        now = {row.path: row for row in rows}
-        gone = [path for path, row in before.items() if path not in now or now[path].state != row.state]
-        new = [row for row in rows if row.path not in before or before[row.path].state != row.state]
-        fresh = {row.path for row in new}
-        touched = [row for row in rows if row.path not in fresh and row != before[row.path]]
-        number = db.execute("SELECT coalesce(max(number), 0) FROM revisions WHERE dataset = ?", (key,)).fetchone()[0]
-        if gone or new or number == 0:
-            number += 1
-            _insert_revision(db, key, number, rows)
-        _write_rows(db, key, number, gone, new)
-        _touch_rows(db, key, touched)
-    info = read_info(db, dataset)
-    if info is None:
-        raise RuntimeError(f"the revision of {dataset!r} that was just published is not in the index")
-    return info
+    return f"{revision}.{digest_version}"
 
 
-def _insert_revision(db: sqlite3.Connection, key: int, number: int, rows: Sequence[Row]) -> None:
-    revision = compute_revision((row.path, *row.state) for row in rows)
-    total = sum(row.identity.size for row in rows)
-    db.execute(
-        "INSERT INTO revisions (dataset, number, id, created_ns, entries, bytes) VALUES (?, ?, ?, ?, ?, ?)",
-        (key, number, revision, time.time_ns(), len(rows), total),
-    )
+def find_key(db: sqlite3.Connection, dataset: str) -> int | None:
+    """Return the key of a dataset; None when it has none yet."""
+    row = db.execute("SELECT id FROM datasets WHERE name = ?", (dataset,)).fetchone()
+    return None if row is None else row[0]
 
 
-def _write_rows(db: sqlite3.Connection, key: int, number: int, gone: Sequence[str], new: Sequence[Row]) -> None:
-    db.executemany(
-        "UPDATE entries SET died = ? WHERE dataset = ? AND path = ? AND died IS NULL",
-        ((number, key, path) for path in gone),
-    )
-    db.executemany(
-        "INSERT INTO entries (dataset, path, born, size, mtime_ns, ctime_ns, inode, head_hash, racy)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((key, row.path, number, *row.identity, bytes.fromhex(row.head_hash), int(row.racy)) for row in new),
-    )
-
-
-def _touch_rows(db: sqlite3.Connection, key: int, rows: Sequence[Row]) -> None:
-    db.executemany(
-        "UPDATE entries SET ctime_ns = ?, inode = ?, racy = ? WHERE dataset = ? AND path = ? AND died IS NULL",
-        ((row.identity.ctime_ns, row.identity.inode, int(row.racy), key, row.path) for row in rows),
-    )
-
-
-def _dataset_key(db: sqlite3.Connection, dataset: str) -> int:
+def make_key(db: sqlite3.Connection, dataset: str) -> int:
+    """Return the key of a dataset, which gets one."""
     db.execute("INSERT INTO datasets (name) VALUES (?) ON CONFLICT (name) DO NOTHING", (dataset,))
     key: int = db.execute("SELECT id FROM datasets WHERE name = ?", (dataset,)).fetchone()[0]
     return key
 
 
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Do what the body does as one, or not at all."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
+def read_info(db: sqlite3.Connection, dataset: str) -> RevisionInfo | None:
+    """Return the newest revision of ``dataset``, or None when none was published."""
+    row = db.execute(
+        "SELECT r.id, r.number, r.entries, r.bytes, d.scanned_ns, d.scan_s, d.left_out, d.digests, d.digest_version"
+        " FROM datasets d JOIN revisions r ON r.dataset = d.id WHERE d.name = ? ORDER BY r.number DESC LIMIT 1",
+        (dataset,),
+    ).fetchone()
+    return None if row is None else RevisionInfo._make([*row[:6], json.loads(row[6]), *row[7:]])
+
+
+def find_newest_number(db: sqlite3.Connection, key: int) -> int:
+    """Return the number of the newest revision; 0 when none was published."""
+    number: int = db.execute("SELECT coalesce(max(number), 0) FROM revisions WHERE dataset = ?", (key,)).fetchone()[0]
+    return number
+
+
+def publish_living(db: sqlite3.Connection, key: int) -> bool:
+    """Make a revision of the living rows, and tell whether it is another than the newest."""
+    entries, total, row_sum = db.execute("SELECT entries, bytes, row_sum FROM datasets WHERE id = ?", (key,)).fetchone()
+    revision = format_revision(entries, int.from_bytes(row_sum, "big"))
+    newest = db.execute(
+        "SELECT id, number FROM revisions WHERE dataset = ? ORDER BY number DESC LIMIT 1", (key,)
+    ).fetchone()
+    if newest is not None and newest[0] == revision:
+        return False
+    number = 1 if newest is None else newest[1] + 1
+    db.execute(
+        "INSERT INTO revisions (dataset, number, id, created_ns, entries, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+        (key, number, revision, time.time_ns(), entries, total),
+    )
+    return True
+
+
+def is_published(db: sqlite3.Connection, dataset: str) -> bool:
+    """Tell whether the newest revision is made of the living rows."""
+    row = db.execute("SELECT id, entries, row_sum FROM datasets WHERE name = ?", (dataset,)).fetchone()
+    if row is None:
+        return True
+    newest = db.execute("SELECT id FROM revisions WHERE dataset = ? ORDER BY number DESC LIMIT 1", (row[0],)).fetchone()
+    return newest is not None and newest[0] == format_revision(row[1], int.from_bytes(row[2], "big"))

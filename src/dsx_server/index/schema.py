@@ -2,15 +2,20 @@
 
 ::
 
-    datasets   one row per dataset ever seen, with (device, inode) of its folder when it last held something; the row
-               without a name is the served folder's
+    datasets   one row per dataset ever seen, with (device, inode) of its folder when it last held something, what the
+               last scan said, and the sums over its living rows; the row without a name is the served folder's
     revisions  one row per published state of a dataset; ``number`` counts up within the dataset, ``asked_ns`` is when a
                client last asked for it by its id
     entries    one row per state of an entry: born in one revision, died in another, or alive (``died`` is null)
+    folders    one row per folder of a dataset: a hash over what its listing said when its rows were brought up to
+               date, so that an unchanged folder costs one comparison; null when it has to be looked at in detail
 
 An entry's state is (path, size, head hash, mtime). Its inode and ctime may change without a new state (a chmod), so
 they are columns that are brought up to date in place. ``racy`` marks a row whose file had just been written when it
 was read: a later write may have left equal times, so it is read again at the next scan.
+
+Living rows are what the last scan saw; they run ahead of the newest revision. Rows that were born, or died, in the
+number after it are not published yet: a scan that is broken off leaves them, and the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -30,16 +35,27 @@ log = logging.getLogger("dsx.index")
 fcntl = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 FILE_NAME = "index.sqlite"
-USER_VERSION = 3
+USER_VERSION = 5
+
+JOURNAL_BYTES = 64 * 1024 * 1024
+"""The write-ahead log is cut back to this size, in bytes, when a long read has let it grow."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS datasets (
-    id         INTEGER PRIMARY KEY,
-    name       TEXT    NOT NULL UNIQUE,
-    scanned_ns INTEGER NOT NULL DEFAULT 0,
-    left_out   TEXT    NOT NULL DEFAULT '{}',
-    device     INTEGER,
-    inode      INTEGER
+    id             INTEGER PRIMARY KEY,
+    name           TEXT    NOT NULL UNIQUE,
+    scanned_ns     INTEGER NOT NULL DEFAULT 0,
+    scan_s         REAL    NOT NULL DEFAULT 0,
+    failure        TEXT,
+    left_out       TEXT    NOT NULL DEFAULT '{}',
+    device         INTEGER,
+    inode          INTEGER,
+    entries        INTEGER NOT NULL DEFAULT 0,
+    bytes          INTEGER NOT NULL DEFAULT 0,
+    row_sum        BLOB    NOT NULL DEFAULT x'',
+    digests        INTEGER NOT NULL DEFAULT 0,
+    digests_shown  INTEGER NOT NULL DEFAULT 0,
+    digest_version INTEGER NOT NULL DEFAULT (CAST(strftime('%s', 'now') AS INTEGER))
 ) STRICT;
 CREATE TABLE IF NOT EXISTS revisions (
     dataset    INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
@@ -62,8 +78,20 @@ CREATE TABLE IF NOT EXISTS entries (
     inode     INTEGER NOT NULL,
     racy      INTEGER NOT NULL,
     head_hash BLOB    NOT NULL,
+    digest    BLOB,
     PRIMARY KEY (dataset, path, born)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS dead ON entries (dataset, died) WHERE died IS NOT NULL;
+CREATE TABLE IF NOT EXISTS folders (
+    dataset  INTEGER NOT NULL REFERENCES datasets(id) ON DELETE CASCADE,
+    path     TEXT    NOT NULL,
+    inode    INTEGER NOT NULL,
+    state    BLOB,
+    left_out TEXT    NOT NULL,
+    links    INTEGER NOT NULL,
+    PRIMARY KEY (dataset, path)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS linked ON folders (dataset) WHERE links > 0;
 """
 
 
@@ -85,8 +113,8 @@ def claim_folder(folder: Path) -> IO[bytes]:
     return file
 
 
-def open_index(folder: Path) -> sqlite3.Connection:
-    """Open the index in ``folder``, making it when there is none.
+def open_index(file: Path) -> sqlite3.Connection:
+    """Open the index in ``file``, making it when there is none.
 
     The connection commits only where the code says so, and may be used by one thread at a time. A damaged index
     is set aside and made anew: it holds nothing that a scan does not find again.
@@ -94,31 +122,59 @@ def open_index(folder: Path) -> sqlite3.Connection:
     Raises:
         SettingsError: The folder cannot hold an index: it is full, read-only, or on a disk that does not allow it.
     """
-    file = folder / FILE_NAME
     try:
         try:
             return _open(file)
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            aside = file.with_name(f"{FILE_NAME}.damaged")
-            log.warning("the index %s cannot be read (%s); it was moved to %s", file, error, aside.name)
-            file.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                file.with_name(FILE_NAME + suffix).unlink(missing_ok=True)
-            return _open(file)
+            log.warning("the index %s cannot be read (%s); it is made anew", file, error)
+            return open_anew(file)
     except (OSError, sqlite3.Error) as error:
         raise SettingsError(
-            f"the index {file} cannot be used ({error}); set DSX_STATE_DIR to a writable folder on a local disk"
+            f"the index {file} cannot be used ({error}); set DSX_STATE_DIR to a writable folder on a local disk "
+            "that is not full"
         ) from error
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def open_anew(file: Path) -> sqlite3.Connection:
+    """Open a new index in the place of a damaged one, which stays beside it; it is never there half made.
+
+    Raises:
+        SettingsError: The folder is gone, or cannot be written.
+    """
+    new, aside = file.with_name(f"{file.name}.new"), file.with_name(f"{file.name}.damaged")
+    try:
+        new.unlink(missing_ok=True)
+        _open(new).close()
+        if file.exists():
+            file.replace(aside)
+        for suffix in ("-wal", "-shm"):  # of the damaged file; the new one's were removed when it was closed
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        new.replace(file)
+        return _open(file)
+    except (OSError, sqlite3.Error) as error:
+        raise SettingsError(f"the index {file} cannot be made anew: {error}") from error
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """Open a connection to an index that is there."""
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=30)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages of 4 KiB: fewer syncs in a first scan
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    connection = connect(file)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, USER_VERSION):
             raise sqlite3.DatabaseError(f"it has version {version}, and this hub makes version {USER_VERSION}")

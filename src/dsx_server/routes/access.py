@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from dsx.errors import DatasetNotFoundError
+from dsx.errors import DatasetNotFoundError, InvalidPathError
 from dsx.protocol.text import shown
 from dsx_server.auth import Principal
-from dsx_server.index import FIRST_SCAN_S, Index, RevisionInfo, Row, WaitingRoom
+from dsx_server.index import FIRST_SCAN_S, Index, RevisionInfo, WaitingRoom
 
 _NAMES_SHOWN = 20
 
@@ -22,12 +22,13 @@ T = TypeVar("T")
 KEY_NEEDED = Security(HTTPBearer(auto_error=False, scheme_name="ApiKey", description="The hub's API key."))
 
 
-def _principal(request: Request) -> Principal:
+# Coroutines, since FastAPI would hand plain functions to a thread.
+async def _principal(request: Request) -> Principal:
     principal: Principal = request.scope["dsx.principal"]
     return principal
 
 
-def _index(request: Request) -> WaitingRoom:
+async def _index(request: Request) -> WaitingRoom:
     room: WaitingRoom = request.app.state.index
     return room
 
@@ -53,6 +54,9 @@ def reading(dataset: str, principal: Principal, index: Index) -> Iterator[None]:
             raise DatasetNotFoundError(dataset)
         yield
     except DatasetNotFoundError:
+        if principal.may_read(dataset):
+            with suppress(DatasetNotFoundError, InvalidPathError):
+                index.check(dataset)  # which knows one whose disk is missing
         names = list_readable(principal, index)
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         has = ", ".join(names[:_NAMES_SHOWN]) + more or "none yet"
@@ -75,8 +79,8 @@ async def ask(room: WaitingRoom, principal: Principal, dataset: str, call: Calla
 
 async def load(
     room: WaitingRoom, principal: Principal, dataset: str, *, patience_s: float = FIRST_SCAN_S
-) -> tuple[RevisionInfo, list[Row]]:
-    """Return the newest revision of ``dataset`` and its rows, as `WaitingRoom.load` has it, if it may be read.
+) -> RevisionInfo:
+    """Return the newest revision of ``dataset``, as `WaitingRoom.load` has it, if it may be read.
 
     Raises:
         DatasetNotFoundError: As `reading` has it.

@@ -27,7 +27,7 @@ async def read_dataset(dataset: str, principal: CurrentPrincipal, index: Current
     During a dataset's first scan: the entries found so far, and no revision.
     """
     try:
-        info, _ = await load(index, principal, dataset, patience_s=FRESH_WITHIN_S)
+        info = await load(index, principal, dataset, patience_s=FRESH_WITHIN_S)
     except FirstScanError as error:
         return DatasetInfo(name=dataset, entries=error.entries, bytes=0, scanning=True, left_out={})
     return DatasetInfo(
@@ -36,7 +36,8 @@ async def read_dataset(dataset: str, principal: CurrentPrincipal, index: Current
         bytes=info.bytes,
         revision=info.id,
         scanned_at=_format_time(info.scanned_ns),
-        scanning=index.index.count_scanned(dataset) is not None,
+        scanning=await index.count_scanned(dataset) is not None,
+        digest_share=min(1.0, info.digests / info.entries) if info.entries else 1.0,
         left_out=info.left_out,
     )
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -27,6 +25,7 @@ from dsx_server.index import Index
 from dsx_server.problems import ProblemError, raise_no_route
 from dsx_server.routes.access import reading
 from dsx_server.routes.conditions import Verdict, decide
+from dsx_server.routes.file_digests import DigestBook
 from dsx_server.routes.file_headers import entry_headers, read_head, validators_of
 from dsx_server.storage import OpenEntry, Storage
 
@@ -35,7 +34,6 @@ WHOLE_BYTES = 256 * 1024
 
 BLOCK_BYTES = 1024 * 1024
 READ_ATTEMPTS = 3
-DIGESTS_KEPT = 100_000
 
 
 class FileRoute:
@@ -44,14 +42,15 @@ class FileRoute:
     Args:
         storage: Where the entries lie.
         index: Knows what they were in earlier revisions.
+        digests: Knows their digests, and is told of new ones.
         threads: In which everything runs that may block.
     """
 
-    def __init__(self, storage: Storage, index: Index, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, storage: Storage, index: Index, digests: DigestBook, threads: ThreadPoolExecutor) -> None:
         self._storage = storage
         self._index = index
+        self._digests = digests
         self._threads = threads
-        self._digests = _DigestMemory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
@@ -78,7 +77,7 @@ class FileRoute:
         target = request.target
         with reading(target.dataset, request.principal, self._index):
             for _ in range(READ_ATTEMPTS):
-                entry = self._storage.open(target.dataset, target.path)
+                entry = self._open(target)
                 answer = None
                 try:
                     if request.revision is not None:
@@ -91,6 +90,13 @@ class FileRoute:
                     if answer is None or answer.rest is None:
                         entry.close()
         raise ConflictError(f"{shown(target.path)} is being written on the hub; try again when it is at rest")
+
+    def _open(self, target: _Target) -> OpenEntry:
+        try:
+            return self._storage.open(target.dataset, target.path)
+        except EntryNotFoundError:
+            self._index.refuse_unmounted(target.dataset)  # a disk that is missing is no answer to what is on it
+            raise
 
     def _check_revision(self, target: _Target, entry: OpenEntry, revision: str) -> None:
         """Make sure that the entry is what ``revision`` says: as long as size and mtime are, and its first bytes."""
@@ -114,15 +120,16 @@ class FileRoute:
         body = entry.read(verdict.start, verdict.stop) if request.method == "GET" and is_short else b""
         digest = self._find_digest(request, entry, body if is_whole_get and is_short else None)
         headers = entry_headers(request.target.path, entry, verdict, read_head(entry, verdict, body), digest)
-        hash_it = request.wants_digest and verdict.status == 200 and digest is None
+        hash_it = verdict.status == 200 and digest is None and (request.wants_digest or self._learns_from(request))
         if is_short or (request.method == "HEAD" and not hash_it):
             return _Answer(verdict.status, headers, body)
         return _Answer(verdict.status, headers, rest=_Rest(entry, request.target, verdict.start, verdict.stop, hash_it))
 
     def _find_digest(self, request: _Request, entry: OpenEntry, whole: bytes | None) -> str | None:
         """Return the entry's digest if it is known, or wanted and short; a long one is hashed block by block."""
-        known = self._digests.get(request.target, entry.identity.etag)
-        if known is not None or not request.wants_digest:
+        target = request.target
+        known = self._digests.find(*target, entry.identity)
+        if known is not None or not (request.wants_digest or self._learns_from(request)):
             return known
         if whole is not None:
             digest = hashlib.sha256(whole).hexdigest()
@@ -131,8 +138,12 @@ class FileRoute:
         else:
             return None
         if entry.is_unchanged():
-            self._digests.put(request.target, entry.identity.etag, digest)
+            self._digests.learn(*target, entry.identity, digest)
         return digest
+
+    def _learns_from(self, request: _Request) -> bool:
+        """Tell whether what this request reads is hashed, though it does not ask for that."""
+        return self._digests.learns and request.method == "GET"
 
     async def _send_rest(self, rest: _Rest, receive: Receive, send: Send) -> None:
         state = hashlib.sha256() if rest.hash_it else None
@@ -144,7 +155,7 @@ class FileRoute:
                     await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
                 await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
         if state is not None and position == rest.stop:
-            self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+            self._digests.learn(*rest.target, rest.entry.identity, state.hexdigest())
 
     async def _hash_rest(self, rest: _Rest, receive: Receive) -> list[tuple[bytes, bytes]]:
         """Return the header with the digest of a long entry; none when the client did not wait for it."""
@@ -156,7 +167,7 @@ class FileRoute:
                 await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
         if position < rest.stop:
             return []
-        self._digests.put(rest.target, rest.entry.identity.etag, state.hexdigest())
+        self._digests.learn(*rest.target, rest.entry.identity, state.hexdigest())
         return [(b"repr-digest", format_repr_digest(state.hexdigest()).encode())]
 
     async def _read_blocks(self, rest: _Rest, receive: Receive) -> AsyncGenerator[bytes, None]:
@@ -219,27 +230,6 @@ class _Answer(NamedTuple):
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
     rest: _Rest | None = None
-
-
-class _DigestMemory:
-    """The digests computed since the start, by entry and state; the least recently used are forgotten."""
-
-    def __init__(self) -> None:
-        self._digests: OrderedDict[tuple[_Target, str], str] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, target: _Target, etag: str) -> str | None:
-        with self._lock:
-            digest = self._digests.get((target, etag))
-            if digest is not None:
-                self._digests.move_to_end((target, etag))
-            return digest
-
-    def put(self, target: _Target, etag: str, digest: str) -> None:
-        with self._lock:
-            self._digests[target, etag] = digest
-            if len(self._digests) > DIGESTS_KEPT:
-                self._digests.popitem(last=False)
 
 
 def parse_target(raw_path: bytes) -> _Target:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import json
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from dsx.protocol.models import ManifestColumns, ManifestRow
-from dsx_server.index import Row
+from dsx_server.index import Format, WaitingRoom
 from dsx_server.routes.access import KEY_NEEDED, CurrentIndex, CurrentPrincipal, ask, load
 from dsx_server.routes.conditions import matches_weakly
 
-GZIP_LEVEL = 5
-GZIP_FROM_BYTES = 1024
+BLOCK_BYTES = 256 * 1024
+
+_HEADERS = {"Vary": "Accept-Encoding", "Cache-Control": "private, no-cache"}
 
 router = APIRouter(dependencies=[KEY_NEEDED])
 
@@ -32,7 +32,7 @@ async def read_manifest(
     request: Request,
     principal: CurrentPrincipal,
     index: CurrentIndex,
-    format: Literal["rows", "columns"] = "rows",  # noqa: A002 -- the name is the query parameter's
+    format: Format = "rows",  # noqa: A002 -- the name is the query parameter's
     revision: str | None = None,
 ) -> Response:
     """Return all entries, sorted by path; ``format=columns`` adds revision, mtimes and digests, and is smaller.
@@ -41,39 +41,29 @@ async def read_manifest(
     ``revision`` it is the manifest of that revision, whatever the dataset holds now.
     """
     if revision is None:
-        info, rows = await load(index, principal, dataset)
-        pinned = info.id
+        tag = (await load(index, principal, dataset)).tag
     else:
-        pinned = revision
-        rows = await ask(index, principal, dataset, lambda index: index.load_revision(dataset, pinned))
-    etag = f'W/"{pinned}"'
-    headers = {"ETag": etag, "Vary": "Accept-Encoding", "Cache-Control": "private, no-cache"}
-    if matches_weakly(", ".join(request.headers.getlist("if-none-match")), etag):
-        return Response(status_code=304, headers=headers)
-    body = await index.run(lambda: format_rows(rows) if format == "rows" else format_columns(pinned, rows))
-    if len(body) >= GZIP_FROM_BYTES and takes_gzip(", ".join(request.headers.getlist("accept-encoding"))):
-        body = await index.run(gzip.compress, body, GZIP_LEVEL, mtime=0)
-        headers["Content-Encoding"] = "gzip"
-    return Response(body, headers=headers, media_type="application/json")
+        tag = await ask(index, principal, dataset, lambda index: index.note_asked(dataset, revision))
+    if matches_weakly(", ".join(request.headers.getlist("if-none-match")), f'W/"{tag}"'):
+        return Response(status_code=304, headers={"ETag": f'W/"{tag}"'} | _HEADERS)
+    snapshot = await ask(index, principal, dataset, lambda index: index.open_manifest(dataset, revision, format))
+    headers = {"ETag": f'W/"{snapshot.tag}"'} | _HEADERS
+    if takes_gzip(", ".join(request.headers.getlist("accept-encoding"))):
+        headers |= {"Content-Encoding": "gzip", "Content-Length": str(snapshot.gzip_bytes)}
+        blocks = read_blocks(index, snapshot.file.read, snapshot.file)
+    else:
+        headers["Content-Length"] = str(snapshot.json_bytes)
+        blocks = read_blocks(index, gzip.GzipFile(fileobj=snapshot.file).read, snapshot.file)
+    return StreamingResponse(blocks, headers=headers, media_type="application/json")
 
 
-def format_rows(rows: Sequence[Row]) -> bytes:
-    """Write the contract's array of objects."""
-    return _to_json([{"path": row.path, "size": row.identity.size, "hash": row.head_hash} for row in rows])
-
-
-def format_columns(revision: str, rows: Sequence[Row]) -> bytes:
-    """Write one object of arrays; see `ManifestColumns`."""
-    return _to_json(
-        {
-            "revision": revision,
-            "paths": [row.path for row in rows],
-            "sizes": [row.identity.size for row in rows],
-            "mtimes_ns": [row.identity.mtime_ns for row in rows],
-            "hashes": [row.head_hash for row in rows],
-            "digests": [None] * len(rows),
-        }
-    )
+async def read_blocks(index: WaitingRoom, read: Callable[[int], bytes], file: BinaryIO) -> AsyncIterator[bytes]:
+    """Yield what ``read`` gives, block by block, and close the file behind it."""
+    try:
+        while block := await index.run(read, BLOCK_BYTES):
+            yield block
+    finally:
+        file.close()
 
 
 def takes_gzip(accept_encoding: str) -> bool:
@@ -89,7 +79,3 @@ def takes_gzip(accept_encoding: str) -> bool:
         refused = name.strip().lower() == "q" and weight.strip().rstrip("0") in ("", "0.", ".")
         weights[coding.strip().lower()] = not refused
     return weights.get("gzip", weights.get("*", False))
-
-
-def _to_json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 
 class Identity(NamedTuple):
@@ -27,11 +26,51 @@ class Identity(NamedTuple):
         return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
-class Found(NamedTuple):
-    """One entry that a walk came across."""
+Item: TypeAlias = tuple[str, Identity]
+"""One entry in a listing: its name and its state. A plain tuple: there are millions."""
+
+Head: TypeAlias = tuple[Identity, bytes]
+"""The state of an entry when it was opened, and its first bytes."""
+
+GONE = "gone"
+UNREADABLE = "unreadable"
+"""It may not be read, or the disk has a bad place just there."""
+
+
+class Listing(NamedTuple):
+    """What lies directly in one folder of a dataset.
+
+    Attributes:
+        folder: Its path with a slash at its end; empty for the dataset itself.
+        names: Names of its entries, sorted.
+        folders: Names of the folders in it that belong to the dataset, and the inode of each: another one under the
+            same name is another folder.
+        left_out: How many things in it are no entries, by reason.
+        links: How many links are in it, whether they lead somewhere or not.
+        read_items: Yields the `Item` of each entry, in order; in its place `GONE` or `UNREADABLE` where there is none.
+            Not to be called after the walk that gave the listing has ended.
+        read_heads: Takes names, and yields the `Head` of each, in this order; the rest is as with ``read_items``.
+    """
+
+    folder: str
+    names: list[str]
+    folders: list[tuple[str, int]]
+    left_out: Mapping[str, int]
+    links: int
+    read_items: Callable[[], Iterator[Item | str]]
+    read_heads: Callable[[Sequence[str]], Iterator[Head | str]]
+
+
+class Watchable(NamedTuple):
+    """A folder of which the system tells every change.
+
+    Attributes:
+        path: Where it really lies.
+        identity: What tells it from another folder at the same place.
+    """
 
     path: str
-    identity: Identity
+    identity: tuple[int, int]
 
 
 class OpenEntry(AbstractContextManager["OpenEntry"], Protocol):
@@ -63,23 +102,30 @@ class Storage(Protocol):
     def list_datasets(self) -> list[str]:
         """Return the names of all datasets, sorted."""
 
+    def has_name(self, dataset: str) -> bool:
+        """Tell whether there is anything of this name, if only a link to a folder that is not there."""
+
     def identify_folder(self, dataset: str | None) -> tuple[int, int]:
         """Return what tells the folder of a dataset, or the served folder (None), from another at the same place.
 
         Where a disk is mounted, an empty folder that has another identity than before is one whose disk is missing.
         """
 
-    def walk(self, dataset: str, left_out: Counter[str]) -> Iterator[Found]:
-        """Yield every entry of ``dataset``, in no particular order, without opening any.
+    def list_watchable(self) -> Mapping[str, Watchable]:
+        """Return the folders, by dataset, of which the system tells every change."""
 
-        Args:
-            dataset: Name of a dataset.
-            left_out: Counts, by reason, what is in the folder and is no entry.
+    def walk(self, dataset: str, folder: str = "") -> Iterator[Listing]:
+        """Yield the listing of ``folder`` and of every folder below it, sorted by `Listing.folder`.
+
+        A folder that is gone is passed over, one that may not be read has a listing that says so.
 
         Raises:
             DatasetNotFoundError: There is no such dataset.
             UnreadableError: A folder could not be read, so that the list would be silently short.
         """
+
+    def list_folder(self, dataset: str, folder: str) -> Listing | None:
+        """Return the listing of one folder; None when it is gone. Errors are those of `walk`."""
 
     def open(self, dataset: str, path: str) -> OpenEntry:
         """Open one entry.

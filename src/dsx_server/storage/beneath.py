@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 HAS_OPENAT = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
@@ -21,6 +23,9 @@ HAS_OPENAT = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd and
 _LEAF = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _LEAF_NOFOLLOW = _LEAF | getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_PATH", 0)
+
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class _LinkMetError(Exception):
@@ -53,12 +58,16 @@ def open_beneath(root: str, path: str) -> int:
 def resolve_beneath(root: str, path: str) -> str:
     """Resolve every link in ``path`` and return the result relative to ``root``, with ``/`` between segments.
 
+    The result is empty for ``root`` itself.
+
     Raises:
         FileNotFoundError: The target does not exist or lies outside ``root``.
         OSError: Links that go in a circle (ELOOP), or the system's other reasons.
     """
     real = os.path.realpath(os.path.join(root, path), strict=True)  # noqa: PTH118 -- strings on the hot path
     prefix = root if root.endswith(os.sep) else root + os.sep
+    if real == root:
+        return ""
     if not real.startswith(prefix):
         raise _not_found(path)
     return real[len(prefix) :].replace(os.sep, "/")
@@ -79,6 +88,46 @@ def open_resolved(root: str, path: str) -> int:
         os.close(descriptor)
         raise
     return _checked(descriptor, path)
+
+
+@contextmanager
+def open_folder_beneath(root: str, path: str) -> Iterator[int | None]:
+    """Open the folder ``path`` beneath ``root`` without following a link, for the body of a ``with``.
+
+    Args:
+        root: A real path: no link in it.
+        path: POSIX path relative to ``root``; empty for ``root`` itself.
+
+    Yields:
+        A descriptor that can be listed and opened in; None on a system that has no such thing.
+
+    Raises:
+        OSError: It is not there, is no folder, has a link in its path, or may not be read.
+    """
+    if not HAS_OPENAT:
+        yield None
+        return
+    at = os.open(root, _FOLDER)
+    try:
+        for folder in path.split("/") if path else ():
+            above, at = at, os.open(folder, _FOLDER, dir_fd=at)
+            os.close(above)
+        above, at = at, os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)  # one that can be listed
+        os.close(above)
+        yield at
+    finally:
+        os.close(at)
+
+
+def open_in(folder: int, name: str) -> int:
+    """Open the file ``name`` in an open folder for reading, and return its descriptor.
+
+    What has just been listed as a regular file may have been swapped for something else: the caller looks.
+
+    Raises:
+        OSError: It is a link (ELOOP), or the system's other reasons.
+    """
+    return os.open(name, _LEAF_NOFOLLOW, dir_fd=folder)
 
 
 def _open_without_links(root: str, path: str) -> int:

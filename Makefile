@@ -1,9 +1,9 @@
 # Development targets; `make help` lists them. Run inside the virtual environment that README.md sets up.
 
-.PHONY: help check format lint types test
+.PHONY: help check format lint types test bench-index bench-index-ci
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 check: lint types test  ## What CI runs: format, lint, types, tests
 
@@ -20,3 +20,9 @@ types:  ## Check types, strictly
 
 test:  ## Run the tests
 	pytest
+
+bench-index:  ## Measure the index on a million files; its figures belong into docs/performance.md
+	python benchmarks/index.py --files 1000000 --out build/bench-index.json
+
+bench-index-ci:  ## The same on 100,000 files
+	python benchmarks/index.py --files 100000 --out build/bench-index-ci.json

@@ -151,3 +151,32 @@ def test_state_folder_that_was_removed_is_said_so(served: Path, tmp_path: Path, 
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert "state folder" in answer.json()["detail"]
     assert hub.get("/file/cats/a").content == b"a"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_index_removed_while_the_hub_runs_is_made_anew(
+    served: Path, tmp_path: Path, start_hub: Callable[..., HubProcess], workers: str
+) -> None:
+    write_files(served / "cats", {"a": b"a"})
+    hub = start_hub(DSX_WORKERS=workers)
+    wait_until(lambda: hub.get("/manifest/cats").status_code == 200, "the dataset is known")
+    for file in (tmp_path / "state").glob("index.sqlite*"):
+        file.unlink()
+
+    def is_there_again() -> bool:
+        answers = {hub.get(route).status_code for route in ("/manifest/cats", "/datasets", "/file/cats/a")}
+        assert answers <= {200, 503}
+        return answers == {200}
+
+    wait_until(is_there_again, "the index was made anew")
+
+
+def test_pinned_revision_is_read_though_the_disk_is_full(
+    served: Path, small_disk: Path, start_hub: Callable[..., HubProcess]
+) -> None:
+    write_files(served / "cats", {"a": b"a"})
+    hub = start_hub(DSX_STATE_DIR=str(small_disk / "state"))
+    columns = hub.get("/manifest/cats?format=columns").json()
+    fill(small_disk)
+    assert hub.get(f"/manifest/cats?format=columns&revision={columns['revision']}").json() == columns
+    assert hub.get(f"/file/cats/a?revision={columns['revision']}").content == b"a"

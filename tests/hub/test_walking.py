@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsx.errors import DatasetNotFoundError
+from dsx.errors import DatasetNotFoundError, UnreadableError
 from dsx_server.storage import GONE, Head, Identity, Item, Listing, LocalStorage, walking
 from dsx_server.storage.crew import Crew
 from dsx_server.storage.walking import Tree
@@ -405,3 +406,21 @@ def test_what_may_not_be_read_is_counted_and_the_rest_is_listed(served: Path, ro
         ["closed/", [], {"unreadable": 1}, [], []],
         ["open/", ["secret", "y"], {}, [], ["unreadable", "read"]],
     ]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_disk_that_fails_is_an_error_and_no_short_list(
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    write_files(root, {"a": b"a", "b": b"b"})
+    real = os.stat
+
+    def fail(path: object, **options: object) -> os.stat_result:
+        if path == "b":
+            raise OSError(code, os.strerror(code))
+        return real(path, **options)  # type: ignore[arg-type]  # -- passed on as it came
+
+    monkeypatch.setattr(os, "stat", fail)
+    (listing,) = (each for each in [storage.list_folder("d", "")] if each)
+    with pytest.raises(UnreadableError):
+        list(listing.read_items())

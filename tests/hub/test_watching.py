@@ -164,6 +164,18 @@ def test_dataset_swapped_for_another_is_watched(
     wait_until(lambda: manifest(hub).keys() == {"b", "c"}, "its changes show")
 
 
+def test_dataset_made_anew_is_watched(start: Callable[..., InProcessHub], served: Path) -> None:
+    write_files(served / "cats", {"a": b"a"})
+    hub = start()
+    watched(hub, served)
+    shutil.rmtree(served / "cats")
+    write_files(served / "cats", {"b": b"b"})  # often under the inode that the first folder had
+    wait_until(lambda: manifest(hub).keys() == {"b"}, "the new folder's entries show")
+    for name in ("c", "d"):
+        write_files(served / "cats", {name: b"x"})
+        wait_until(lambda name=name: name in manifest(hub), "its changes show")
+
+
 def test_removing_a_folder_leaves_all_sums_right(start: Callable[..., InProcessHub], served: Path) -> None:
     write_files(served / "cats", {f"{folder}/{name}": b"x" for folder in "abc" for name in range(50)})
     hub = start()

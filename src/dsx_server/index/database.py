@@ -50,6 +50,7 @@ class Database:
         self._write_lock = threading.RLock()
         self._readers: list[sqlite3.Connection] = []
         self._readers_lock = threading.Lock()
+        self._readers_inode = self._inode
         self._is_closed = False
         self.generation = 0
         self.is_damaged = False
@@ -110,6 +111,10 @@ class Database:
             self.generation += 1
             self.is_damaged = False
 
+    def check(self) -> None:
+        """Raise HubUnavailableError, and note the damage, when the file is gone."""
+        self._find_inode()
+
     def close(self) -> None:
         """Close all connections that nobody uses; the others close when they are given back."""
         with self._write_lock:
@@ -121,7 +126,12 @@ class Database:
         with self._readers_lock:
             if self._is_closed:
                 raise HubUnavailableError("the hub is stopping")
-            if self._readers and self._find_inode() == self._inode:
+            inode = self._find_inode()
+            if inode != self._readers_inode:
+                self._readers_inode = inode
+                while self._readers:
+                    self._readers.pop().close()
+            if self._readers:
                 return self._readers.pop()
         return connect(self._file)
 
@@ -156,7 +166,7 @@ class Database:
             raise
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code in _DAMAGED:
+            if code in _DAMAGED or str(error).startswith("no such table"):
                 self._note_damage()
                 unavailable = HubUnavailableError("the hub's index was damaged and is being made anew; try again")
                 unavailable.retry_after_s = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from dsx_server.index.history import (
     Difference,
     PublishedRevision,
     compare_revisions,
+    find_revision,
     list_revisions,
     note_asked,
     read_entry,
@@ -83,9 +85,9 @@ class Index:
         if served != self._served or self._missing:
             if names:
                 note_folder(self.db, SERVED, identity)
-                self._forget_gone(names)
             else:
                 refuse_unmounted(self.db, SERVED, identity)
+            self._forget_gone(names)
             self._served = served
         return names
 
@@ -161,10 +163,20 @@ class Index:
             RevisionNotFoundError: There is no such revision of it.
         """
         self.check(dataset)
-        with self.db.write() as db:
-            note_asked(db, dataset, revision)
+        with self.db.read() as db:
+            find_revision(db, dataset, revision)
             version: int = db.execute("SELECT digest_version FROM datasets WHERE name = ?", (dataset,)).fetchone()[0]
+        self._note_asked(dataset, revision)
         return format_tag(revision, version)
+
+    def _note_asked(self, dataset: str, revision: str) -> None:
+        """Note now and then that a revision is used; an index that cannot be written is no reason not to read."""
+        now = time.monotonic()
+        if now - self._asked.get((dataset, revision), float("-inf")) > ASKED_NOTED_S:
+            with suppress(HubUnavailableError):
+                with self.db.write() as db:
+                    note_asked(db, dataset, revision)
+                self._asked[dataset, revision] = now
 
     def find_entry(self, dataset: str, revision: str, path: str) -> Row | None:
         """Return one entry as a revision has it, or None when that has none.
@@ -172,11 +184,9 @@ class Index:
         Raises:
             RevisionNotFoundError: There is no such revision.
         """
-        now = time.monotonic()
-        if now - self._asked.get((dataset, revision), float("-inf")) > ASKED_NOTED_S:
-            with self.db.write() as db:
-                note_asked(db, dataset, revision)
-            self._asked[dataset, revision] = now
+        with self.db.read() as db:
+            find_revision(db, dataset, revision)
+        self._note_asked(dataset, revision)
         with self.db.read() as db:
             return read_entry(db, dataset, revision, path)
 

@@ -157,6 +157,7 @@ class Keeper:
             try:
                 if self._db.is_damaged:
                     self._rebuild()
+                self._db.check()
                 self._begin_all(self._list_datasets())
             except DsxError as error:
                 log.debug("the datasets cannot be looked at: %s", error)

@@ -7,7 +7,8 @@ another, the rows are compared one by one with the listing, both sorted, so that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from dsx.errors import HubUnavailableError
@@ -26,6 +27,9 @@ RACY_NS = 2_000_000_000
 
 CHECK_ENTRIES = 256
 """How often, in entries, it is looked whether there is enough to be written."""
+
+PAIRS_AT_ONCE = 2000
+"""So many entries of a folder that differ from their rows are read before the next are looked for."""
 
 PROGRESS_ENTRIES = 1000
 """How often, in entries, a scan says how far it is."""
@@ -185,20 +189,30 @@ class Scanner:
         self._opened += len(names)
 
     def _compare(self, look: Look, before: Folder) -> None:
-        """Bring rows and listing of a known folder together."""
+        """Bring rows and listing of a known folder together, some thousand of those that differ at a time."""
         with self._db.read() as db:
-            pairs = list(self._match(look.iter_items(), read_living(db, self._key, before.path)))
+            pairs = self._match(look.iter_items(), read_living(db, self._key, before.path))
+            while some := list(islice(pairs, PAIRS_AT_ONCE)):
+                self._renew_some(look, some)
+
+    def _renew_some(self, look: Look, pairs: Sequence[tuple[Item, Row | None]]) -> None:
         heads = look.listing.read_heads([item[0] for item, _ in pairs])
         for (item, row), head in zip(pairs, heads, strict=True):
             if isinstance(head, str):
                 look.miss(head)
                 if row is not None:
-                    self._changes.kill(row)
+                    self._kill(row)
                 continue
             if head[0] != item[1]:
                 look.is_racy = True
             self._renew(look, item[0], head, row)
         self._opened += len(pairs)
+
+    def _kill(self, row: Row) -> None:
+        """End the life of a row whose entry is gone."""
+        self._changes.kill(row)
+        if self._changes.states % CHECK_ENTRIES == 0:
+            self._changes.flush_when_due()
 
     def _match(self, items: Iterable[Item], rows: Iterator[Row]) -> Iterator[tuple[Item, Row | None]]:
         """Yield what has to be read, with the row that there is; rows of what is gone are killed on the way."""
@@ -206,7 +220,7 @@ class Scanner:
         for item in items:
             name = item[0]
             while row is not None and (at := row.path.rpartition("/")[2]) < name:
-                self._changes.kill(row)
+                self._kill(row)
                 row = next(rows, None)
             if row is None or at > name:
                 yield item, None
@@ -215,7 +229,7 @@ class Scanner:
                 yield item, row
             row = next(rows, None)
         while row is not None:
-            self._changes.kill(row)
+            self._kill(row)
             row = next(rows, None)
 
     def _renew(self, look: Look, name: str, head: Head, row: Row | None) -> None:
@@ -239,7 +253,7 @@ class Scanner:
         """Forget a folder and the rows directly in it."""
         with self._db.read() as db:
             for row in read_living(db, self._key, folder.path):
-                self._changes.kill(row)
+                self._kill(row)
         self._changes.drop_folder(folder)
         self._changes.flush_when_due()
 

@@ -157,9 +157,12 @@ def open_anew(file: Path) -> sqlite3.Connection:
         raise SettingsError(f"the index {file} cannot be made anew: {error}") from error
 
 
-def connect(file: Path) -> sqlite3.Connection:
-    """Open a connection to an index that is there."""
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=30)
+def connect(file: Path, *, may_make: bool = False) -> sqlite3.Connection:
+    """Open a connection to an index; only where that is meant is one made that is not there."""
+    mode = "rwc" if may_make else "rw"
+    connection = sqlite3.connect(
+        f"{file.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=30
+    )
     try:
         connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last scan, never the file
         connection.execute("PRAGMA foreign_keys = ON")
@@ -172,7 +175,7 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def _open(file: Path) -> sqlite3.Connection:
-    connection = connect(file)
+    connection = connect(file, may_make=True)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]

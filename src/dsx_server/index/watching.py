@@ -22,7 +22,8 @@ log = logging.getLogger("dsx.index")
 PROGRAM = Path(__file__).with_name("watch_process.py")
 
 AGAIN_S = 30.0
-"""A watch that ended is set up again after this time, in s."""
+AGAIN_AT_MOST_S = 3600.0
+"""A watch that ended is set up again after the first time, in s; after the second at the latest, when it ends again."""
 
 LOOK_S = 0.5
 """How often, in s, it is looked whether there are other folders to watch."""
@@ -47,6 +48,7 @@ class Watcher:
         self._stop = threading.Event()
         self._watches: list[_Watch] = []
         self._not_before = 0.0
+        self._pause_s = AGAIN_S
         self._thread = threading.Thread(target=self._run, name="dsx-watch", daemon=True)
 
     def start(self) -> None:
@@ -74,19 +76,30 @@ class Watcher:
         """Watch what is to be watched now; an old watch ends only when a new one is ready."""
         for watch in [each for each in self._watches if not each.is_alive()]:
             self._watches.remove(watch)
-            self._not_before = time.monotonic() + AGAIN_S
-            if not self._watches:
-                self._keeper.note_watched({})
-                log.warning("changes are no longer watched; that is tried again in %g s", AGAIN_S)
+            self._lose(watch)
         newest = self._watches[-1] if self._watches else None
         if newest is not None and newest.is_ready:
+            self._pause_s = AGAIN_S
             for watch in self._watches[:-1]:
                 watch.close()
             self._watches = [newest]
         folders = self._storage.list_watchable()
-        is_wanted = newest is None or (newest.is_ready and newest.folders != folders)
-        if folders and is_wanted and time.monotonic() > self._not_before:
+        is_old = newest is not None and newest.is_ready and (newest.is_stale or newest.folders != folders)
+        if folders and (newest is None or is_old) and time.monotonic() > self._not_before:
             self._watches.append(_Watch(folders, self._keeper))
+
+    def _lose(self, watch: _Watch) -> None:
+        """Go on without a watch that has ended by itself; each time that happens, the next is longer in coming."""
+        self._not_before = time.monotonic() + self._pause_s
+        if not self._watches:
+            self._keeper.note_watched({})
+        if self._pause_s == AGAIN_S:
+            log.warning(
+                "changes cannot be watched (%s); they are looked for every DSX_RESCAN_S seconds instead. On Linux, "
+                "sysctl fs.inotify.max_user_watches says how many folders can be watched",
+                watch.error or "the process that watched has ended",
+            )
+        self._pause_s = min(2 * self._pause_s, AGAIN_AT_MOST_S)
 
 
 class _Watch:
@@ -95,11 +108,15 @@ class _Watch:
     Attributes:
         folders: What it watches, by dataset.
         is_ready: Whether it is set up.
+        is_stale: Whether something happened to one of these folders themselves: it may be another by now, or come to
+            be one, also under the same inode.
+        error: Why it has ended, as far as it said so.
     """
 
     def __init__(self, folders: Mapping[str, Watchable], keeper: Keeper) -> None:
         self.folders = folders
-        self.is_ready = False
+        self.is_ready = self.is_stale = False
+        self.error = ""
         self._keeper = keeper
         self._process = subprocess.Popen(  # noqa: S603 -- our own program, and folders that the operator named
             [sys.executable, "-P", str(PROGRAM), *_outermost(each.path for each in folders.values())],
@@ -135,17 +152,15 @@ class _Watch:
             log.debug("watching the folders of %d datasets", len(self.folders))
             self.is_ready = True
             self._keeper.note_watched(self.folders)
+            self._keeper.note_all_changed()  # what happened while it was set up nobody has seen
         elif isinstance(said, str):
             for dataset, folder in _locate(said, self.folders):
                 self._keeper.note_change(dataset, folder)
+                self.is_stale = self.is_stale or said == self.folders[dataset].path
         elif said == {"many": True}:  # the system may have lost some of them without a word
             self._keeper.note_all_changed()
         elif isinstance(said, dict):
-            log.warning(
-                "changes cannot be watched (%s); they are looked for every DSX_RESCAN_S seconds instead. "
-                "On Linux, sysctl fs.inotify.max_user_watches says how many folders can be",
-                said.get("error"),
-            )
+            self.error = str(said.get("error"))
 
 
 def _locate(path: str, folders: Mapping[str, Watchable]) -> Iterator[tuple[str, str]]:

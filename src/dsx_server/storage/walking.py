@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -41,8 +41,10 @@ FOLDERS_AHEAD = 8
 NAMES_AT_ONCE = 1000
 """How many names are looked at together."""
 
-# What is wrong with one entry alone; anything else is wrong with the disk, and no reason to leave entries out.
-_ITS_OWN = {errno.EACCES, errno.EPERM, errno.EIO}
+# What is wrong with one entry alone; anything else is wrong with the disk, and no reason to leave entries out. A bad
+# place in the middle of a disk is found by reading.
+_ITS_OWN = {errno.EACCES, errno.EPERM}
+_ITS_OWN_IN_READING = _ITS_OWN | {errno.EIO}
 
 _TYPE, _REGULAR = 0o170000, stat.S_IFREG
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
@@ -179,7 +181,7 @@ class Tree:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            return _say_why(error)
+            return _say_why(error, _ITS_OWN_IN_READING)
         return identity_of(status), data
 
     def _relative(self, real: str) -> str:
@@ -289,13 +291,13 @@ def _stat_entry(path: str, name: str, at: int | None, linked: Mapping[str, Ident
     return name, identity_of(status)
 
 
-def _say_why(error: OSError) -> str:
+def _say_why(error: OSError, its_own: Collection[int] = _ITS_OWN) -> str:
     """Tell an entry that is gone from one that cannot be read; what is wrong with more than that entry is an error."""
     if error.errno in NOT_THERE:
         return GONE
     if error.errno in OUT_OF_DESCRIPTORS:
         raise HubUnavailableError("the hub has too many open files at the moment; try again") from error
-    if error.errno not in _ITS_OWN:
+    if error.errno not in its_own:
         raise UnreadableError(f"the disk of the dataset cannot be read on the hub: {error.strerror}") from error
     return UNREADABLE
 

@@ -7,17 +7,12 @@ let a ``.netrc`` replace the header.
 
 from __future__ import annotations
 
-import email.utils
 import errno
 import http.cookiejar
 import ipaddress
-import json
 import re
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -25,6 +20,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 
+from dsx._problems import parse_problem, parse_retry_after, word_problem
 from dsx._process import PerProcess
 from dsx.config import HubAddress
 from dsx.errors import (
@@ -119,6 +115,7 @@ class Transport:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[Answer]:
         """Send one request and give its answer, body unread; leaving the context lets go of the connection.
@@ -127,6 +124,7 @@ class Transport:
             method: HTTP method.
             path: Path and query below the base URL, percent-encoded.
             headers: More request headers.
+            body: Body of the request.
             timeout_s: Longest silence of the hub, in seconds; by default `READ_TIMEOUT_S`.
 
         Raises:
@@ -137,6 +135,7 @@ class Transport:
                 method,
                 self.url + path,
                 headers=dict(headers or {}),
+                data=body,
                 stream=True,
                 allow_redirects=False,
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S if timeout_s is None else timeout_s),
@@ -209,6 +208,23 @@ class Answer:
         while block := self._read(BLOCK_BYTES, unpack=False):
             yield block
 
+    def iter_arrivals(self, most_bytes: int) -> Iterator[bytes]:
+        """Yield the body as it comes in, waiting for no more than is there; at most ``most_bytes`` at a time.
+
+        When it breaks off, all that had come before has been yielded.
+        """
+        # read() waits until a block is full, and drops what it has of it when the connection breaks.
+        read = getattr(self._response.raw, "read1", self._response.raw.read)  # urllib3 has it since 2.1
+        while block := self._call(lambda: read(most_bytes, decode_content=False)):
+            yield block
+
+    def abort(self) -> None:
+        """End the body, from another thread: whoever waits for its next bytes gets an error at once."""
+        shutdown = getattr(self._response.raw, "shutdown", None)  # urllib3 has it since 2.3; else the timeout ends it
+        if shutdown is not None:
+            with suppress(ValueError, RuntimeError, OSError):  # it has ended by itself
+                shutdown()
+
     def read_document(self, limit: int) -> bytes:
         """Return the whole body, unpacked.
 
@@ -227,11 +243,13 @@ class Answer:
         return b"".join(parts)
 
     def _read(self, count: int, *, unpack: bool) -> bytes:
+        return self._call(lambda: self._response.raw.read(count, decode_content=unpack))
+
+    def _call(self, read: Callable[[], bytes | None]) -> bytes:
         try:
-            block: bytes = self._response.raw.read(count, decode_content=unpack)
+            return read() or b""
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise translate(error, self._url) from error
-        return block
 
 
 class _BearerAuth(requests.auth.AuthBase):
@@ -308,46 +326,26 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
             f"{answer._url} sends on to {printable(location)}; the key is not sent there: "
             "if that is the hub, use it as base_url"
         )
-    problem = _read_problem(answer)
+    try:
+        problem = parse_problem(answer.read_document(SMALL_BODY_BYTES))
+    except DsxError:
+        problem = {}
     code = str(problem.get("code"))
     row = PROBLEMS.get(code)
     known = _BY_STATUS | _BY_STATUS_OF_HEAD if answer.method == "HEAD" else _BY_STATUS
     if row is None and answer.status not in known:
         return HubError(f"what answers at {answer._url} is not a DSX hub (status {answer.status}); check base_url")
     kind = row.error if row else known[answer.status]
-    detail = problem.get("detail")
-    text = printable(detail[:2000]) if isinstance(detail, str) else f"the hub answered with status {answer.status}"
+    text = word_problem(problem) or f"the hub answered with status {answer.status}"
     if kind is NotFoundError:
         text = f"{text} (base_url is {answer._url}: is that the hub?)"
     if kind is AccessDeniedError:
         text = f"the hub at {answer._url} did not accept the API key; check that api_key equals the hub's DSX_API_KEY"
     error = kind(text)
     error.code = code if row else ""
-    error.retry_after_s = _parse_retry_after(answer.headers.get("Retry-After"))
+    error.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"))
     error.request_id = printable(answer.headers.get("X-Request-Id", "")) or None
     return error
-
-
-def _read_problem(answer: Answer) -> dict[str, Any]:
-    try:
-        problem = json.loads(answer.read_document(SMALL_BODY_BYTES))
-    except (ValueError, RecursionError, DsxError):
-        return {}
-    return problem if isinstance(problem, dict) else {}
-
-
-def _parse_retry_after(value: str | None) -> float | None:
-    """Read ``Retry-After``: seconds or a date (RFC 9110, section 10.2.3)."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-        return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def is_loopback(url: str) -> bool:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dsx._ahead import Ahead, iter_bytes
+from dsx._batch import Batches
 from dsx._cache import Cache
 from dsx._cleaning import clear_cache, measure_cache
 from dsx._download import Downloads
 from dsx._fetch import MemorySink, Wanted, fetch_entry
 from dsx._manifests import Manifests
+from dsx._reads import OnError, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
 from dsx._transport import Transport
@@ -61,6 +64,7 @@ class DatasetHubClient:
         self._cache = None if self._cache_dir is None else Cache(self._cache_dir)
         self._manifests = Manifests(self._transport, self._cache)
         self._revisions = Revisions(self._transport)
+        self._batches = Batches(self._transport)
 
     def list_datasets(self) -> list[str]:
         """List the datasets that the hub has and this key may read, sorted by name."""
@@ -192,6 +196,54 @@ class DatasetHubClient:
         sink = MemorySink()
         fetch_entry(self._transport, wanted, sink=sink)
         return sink.data
+
+    def iter_file_bytes(
+        self, dataset: str, subpaths: Iterable[str], *, on_error: OnError = "raise"
+    ) -> Generator[tuple[str, bytes], None, None]:
+        """Read many files from the hub, in few requests, and yield them in the order given.
+
+        The next ones are on their way while one is used, within a bounded memory. What of a broken request has come is
+        kept. Closing the iterator, or leaving it to be collected, ends what is under way.
+
+        Args:
+            dataset: Name of the dataset.
+            subpaths: Paths of the files, as in the manifest; one that comes twice is yielded twice. An iterator is read
+                ahead of what is yielded.
+            on_error: What to do about a file that is not there or cannot be read: ``"raise"``, or ``"skip"`` to leave
+                it out, with a warning in the log ``dsx``.
+
+        Yields:
+            Path and bytes of each file, verified by the checksum of its transfer, and by its digest if a manifest that
+            this client has loaded names one.
+
+        Raises:
+            InvalidPathError: A path cannot be one; of a list, nothing was read.
+            EntryNotFoundError: The dataset has no such file.
+            ConflictError: The file is being written again and again.
+            UnreadableError: The hub's disk did not give the file.
+            IntegrityError: Wrong bytes came, twice.
+        """
+        reads = plan_entries(subpaths, self._manifests.find_loaded(dataset), on_error)
+        return iter_bytes(Ahead(self._batches, dataset, reads), dataset, skips=on_error == "skip")
+
+    def read_ranges(self, dataset: str, reads: Iterable[tuple[str, int, int]]) -> list[bytes]:
+        """Read parts of files from the hub, in few requests.
+
+        Args:
+            dataset: Name of the dataset.
+            reads: ``(path, start, stop)`` for the bytes ``[start, stop)`` of a file, ``0 <= start <= stop``; ``stop``
+                is clamped to the size of the file, and a ``start`` past the end gives ``b""``.
+
+        Returns:
+            The bytes of each, in the order given.
+
+        Raises:
+            InvalidRequestError: A range cannot be one; nothing was read.
+            EntryNotFoundError: The dataset has no such file.
+        """
+        planned = plan_ranges(reads, self._manifests.find_loaded(dataset))
+        ahead = Ahead(self._batches, dataset, iter(planned))
+        return [data for _, data in iter_bytes(ahead, dataset, skips=False)]
 
     def download_dataset(
         self, dataset: str, file_list: Sequence[str] | None = None, *, revision: str | None = None

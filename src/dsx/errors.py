@@ -163,4 +163,7 @@ PROBLEMS: dict[str, Problem] = {
     "internal": Problem(500, HubError),
     "unreadable": Problem(500, UnreadableError),
     "unavailable": Problem(503, HubUnavailableError),
+    # Behind the codes that their classes stand for when it is the class that is answered.
+    "too_large": Problem(413, InvalidRequestError),
+    "busy": Problem(429, HubUnavailableError),
 }

@@ -10,8 +10,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
 
-from dsx.protocol.models import ProblemDetail
+from dsx.protocol.models import BatchRequest, ProblemDetail
 from dsx.protocol.version import __version__
 from dsx_server.activity import Activity
 from dsx_server.auth import Keyring
@@ -21,9 +22,10 @@ from dsx_server.index import Index, WaitingRoom
 from dsx_server.problems import install_handlers
 from dsx_server.remote import RemoteScans
 from dsx_server.routes import datasets, health, manifest
+from dsx_server.routes.batch import BatchRoute
 from dsx_server.routes.file import FileRoute
 from dsx_server.routes.file_digests import DigestBook
-from dsx_server.routes.openapi import FILE_PATH, PROBLEM_RESPONSES
+from dsx_server.routes.openapi import BATCH_PATH, FILE_PATH, PROBLEM_RESPONSES
 from dsx_server.settings import Settings
 from dsx_server.storage import LocalStorage, Storage
 
@@ -54,16 +56,18 @@ def create_app(settings: Settings, storage: Storage | None = None, *, scans: Rem
         room = WaitingRoom(index, scans)
     threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="dsx-read")
     digests = DigestBook(index, learns=settings.digests != "off")
+    batch = BatchRoute(storage, index)
 
     def close() -> None:
         threads.shutdown(wait=False, cancel_futures=True)
         room.close()
         digests.close()
+        batch.close()
         (backstage or index).close()
 
     app = _make_fastapi(room, close)
-    route = FileRoute(storage, index, digests, threads)
-    return Front(app, {"file": route}, keyring=Keyring(settings.api_key), activity=activity, close=close)
+    routes: dict[str, ASGIApp] = {"file": FileRoute(storage, index, digests, threads), "batch": batch}
+    return Front(app, routes, keyring=Keyring(settings.api_key), activity=activity, close=close)
 
 
 def _make_fastapi(room: WaitingRoom, close: Callable[[], None]) -> FastAPI:
@@ -95,6 +99,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schema["paths"]["/file/{dataset}/{path}"] = FILE_PATH
-        schema["components"]["schemas"]["ProblemDetail"] = ProblemDetail.model_json_schema()
+        schema["paths"]["/batch/{dataset}"] = BATCH_PATH
+        for model in (ProblemDetail, BatchRequest):
+            schema["components"]["schemas"][model.__name__] = model.model_json_schema()
         app.openapi_schema = schema
     return app.openapi_schema

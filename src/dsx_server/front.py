@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dsx.errors import DsxError
+from dsx.errors import DsxError, HubTimeoutError
 from dsx.protocol.models import PROBLEM_TYPE
 from dsx_server.activity import Activity
 from dsx_server.auth import Keyring
@@ -124,6 +124,8 @@ class _Exchange:
             # Returning without an end makes the server break the connection: the client sees a short answer.
             self.verdict = "aborted"
             log.warning("request %s aborted: %s", self.request_id, error)
+            if isinstance(error, HubTimeoutError):
+                self._abort()
             return
         code, detail, headers = describe_error(error)
         # The body of a 401 is the same for every request, so that it cannot tell one path or key from another.
@@ -132,6 +134,14 @@ class _Exchange:
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
         await self.send({"type": "http.response.body", "body": body})
+
+    def _abort(self) -> None:
+        """Drop what the server still holds for a client that takes nothing: closing would wait until it does."""
+        transport = getattr(
+            getattr(self._send, "__self__", None), "transport", None
+        )  # uvicorn's; ASGI has no word for it
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
 
     def log_line(self) -> None:
         """Write the access line: the path as it was sent, percent-encoded, without its query."""

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dsx_server.storage import LocalStorage
-from dsx_server.storage.local import LocalEntry
+from dsx_server.storage.entries import LocalEntry
 from tests.conftest import HubProcess, write_files
 from tests.hub.conftest import Answer, InProcessHub, ask, connect, format_request, parse_answer, receive_all, wait_until
 

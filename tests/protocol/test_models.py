@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from dsx.protocol.models import (
+    BatchRequest,
     DatasetDiff,
     DatasetInfo,
     Health,
@@ -214,3 +215,26 @@ def test_problem_without_a_request_id_leaves_it_out() -> None:
         "detail": "no key",
         "code": "unauthorized",
     }
+
+
+def test_batch_of_paths_and_batch_of_reads_are_accepted() -> None:
+    paths = BatchRequest.model_validate_json('{"paths": ["a", "../b", ""], "revision": "r"}')
+    assert (paths.paths, paths.reads, paths.revision) == (["a", "../b", ""], None, "r")
+    reads = BatchRequest.model_validate_json(json.dumps({"reads": [["a", 0, 2**63], ["b", 5, 5]]}))
+    assert (reads.paths, reads.reads) == (None, [("a", 0, 2**63), ("b", 5, 5)])
+
+
+@given(start=st.integers(-(2**65), 2**65), stop=st.integers(-(2**65), 2**65))
+def test_batch_takes_ranges_that_do_not_go_backwards(start: int, stop: int) -> None:
+    text = json.dumps({"reads": [["a", start, stop]]})
+    if 0 <= start <= stop <= 2**63:
+        assert BatchRequest.model_validate_json(text).reads == [("a", start, stop)]
+    else:
+        with pytest.raises(ValidationError):
+            BatchRequest.model_validate_json(text)
+
+
+@pytest.mark.parametrize("batch", [{}, {"paths": [], "reads": []}, {"paths": None}, {"paths": [1]}, {"reads": [["a"]]}])
+def test_what_is_no_batch_is_refused(batch: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        BatchRequest.model_validate_json(json.dumps(batch))

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import pytest
 
+import dsx._batch
 import dsx._fetch
 import dsx._transport
 from dsx import DatasetHubClient
@@ -114,8 +115,9 @@ def shorten_waits(
     monkeypatch: pytest.MonkeyPatch, *, transfer_s: float = 1.0, first_contact_s: float = 1.0, read_s: float = 1.0
 ) -> None:
     """Make the SDK give up sooner than a person would want it to."""
-    monkeypatch.setattr(dsx._fetch, "TRANSFER_S", transfer_s)
-    monkeypatch.setattr(dsx._fetch, "FIRST_CONTACT_S", first_contact_s)
+    for module in (dsx._fetch, dsx._batch):
+        monkeypatch.setattr(module, "TRANSFER_S", transfer_s)
+        monkeypatch.setattr(module, "FIRST_CONTACT_S", first_contact_s)
     monkeypatch.setattr(dsx._transport, "READ_TIMEOUT_S", read_s)
     defaults = dsx._transport.Transport.open.__wrapped__.__kwdefaults__  # type: ignore[attr-defined]
     if defaults.get("timeout_s") is not None:

@@ -23,6 +23,7 @@ class Request(NamedTuple):
     method: str
     target: str
     headers: dict[str, str]
+    body: bytes = b""
 
     @property
     def path(self) -> str:
@@ -114,7 +115,14 @@ def read_request(connection: socket.socket) -> Request | None:
         if not block:
             return None
         received += block
-    return parse_request(received.partition(b"\r\n\r\n")[0])
+    head, _, body = received.partition(b"\r\n\r\n")
+    request = parse_request(head)
+    while len(body) < int(request.headers.get("content-length", "0")):
+        block = connection.recv(65536)
+        if not block:
+            return None
+        body += block
+    return request._replace(body=body)
 
 
 def parse_request(head: bytes) -> Request:
@@ -215,6 +223,8 @@ class HonestScript:
             )
         if request.path == "/manifest/cats":
             return self.send_manifest(request)
+        if request.path == "/batch/cats":
+            return self.send_batch(request)
         path = request.path.removeprefix("/file/cats/")
         data = self.files.get(path)
         if "revision" in request.query and (then := self.states[request.query["revision"]].get(path)) is not None:
@@ -258,6 +268,17 @@ class HonestScript:
             return Reply(format_head(304, {"ETag": etag}))
         return answer_json(columns, ETag=etag)
 
+    def send_batch(self, request: Request) -> Reply:
+        """Answer with a frame for every entry that is asked for, or part of an entry."""
+        frames = [self.write_frame(index, *read) for index, read in enumerate(reads_of(request))]
+        return answer_frames(b"DSXB\x01\0\0\0" + b"".join(frames) + write_end(len(frames)))
+
+    def write_frame(self, index: int, path: str, start: int, stop: int) -> bytes:
+        """Write the frame of one of them."""
+        if path not in self.files:
+            return write_problem(index, 1, "entry_not_found", f"no {path} here")
+        return write_frame(index, 0, self.files[path][start:stop])
+
     def send_entry(self, request: Request, data: bytes) -> Reply:
         """Answer with an entry, or the rest of it."""
         headers = describe(data)
@@ -272,6 +293,40 @@ class HonestScript:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         headers["Content-Length"] = str(len(data) - start)
         return Reply(format_head(status, headers) + (b"" if request.method == "HEAD" else data[start:]))
+
+
+def reads_of(request: Request) -> list[tuple[str, int, int]]:
+    """Return what a batch asks for, as path, start and stop."""
+    wanted = json.loads(request.body)
+    if "paths" in wanted:
+        return [(path, 0, 2**63) for path in wanted["paths"]]
+    return [(path, start, stop) for path, start, stop in wanted["reads"]]
+
+
+def paths_of(request: Request) -> list[str]:
+    """Return the paths that a batch asks for."""
+    return [path for path, _, _ in reads_of(request)]
+
+
+def answer_frames(stream: bytes, **headers: str) -> Reply:
+    """Answer with a stream of frames."""
+    return answer(200, stream, **({"Content_Type": "application/vnd.dsx.frames"} | headers))
+
+
+def write_frame(index: int, status: int, payload: bytes, *, length: int | None = None) -> bytes:
+    """Write a frame as the format's own words have it."""
+    size = len(payload) if length is None else length
+    return struct.pack("<IBBBBQ", index, status, 0, 0, 0, size) + payload + struct.pack("<I", zlib.crc32(payload))
+
+
+def write_problem(index: int, status: int, code: str, detail: str) -> bytes:
+    """Write a frame that says why there are no bytes."""
+    return write_frame(index, status, json.dumps({"title": "X", "code": code, "detail": detail}).encode())
+
+
+def write_end(count: int) -> bytes:
+    """Write the end of a stream of so many frames."""
+    return write_frame(0xFFFFFFFF, 255, struct.pack("<Q", count))
 
 
 def describe(data: bytes) -> dict[str, str]:

@@ -118,7 +118,7 @@ def test_code_and_status_are_those_of_http(code: str) -> None:
     if issubclass(kind, FileNotFoundError):
         assert status == 404
     if issubclass(kind, (ConnectionError, ValueError)):
-        assert status in ((503,) if issubclass(kind, ConnectionError) else (400, 416, 422))
+        assert status in ((429, 503) if issubclass(kind, ConnectionError) else (400, 413, 416, 422))
 
 
 def exceptions_of(library: types.ModuleType) -> list[type[Exception]]:

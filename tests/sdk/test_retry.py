@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dsx._fetch
+import dsx._problems
 import dsx._retry
 from dsx import AccessDeniedError, DatasetHubClient, DsxError, HubUnavailableError, HubUnreachableError, IntegrityError
 from dsx._retry import Patience
@@ -172,7 +173,7 @@ def test_retry_after_is_read(
 ) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
-    monkeypatch.setattr("dsx._transport.time.time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr("dsx._problems.time.time", lambda: 1_700_000_000.0)
     hub = start_scripted(lambda _: answer(status, Retry_After=after))
     transport = Transport(HubAddress(hub.url, "key"))
     with pytest.raises(HubUnavailableError) as caught, transport.open("GET", "/datasets"):
@@ -185,18 +186,18 @@ def test_retry_after_is_read(
 
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"\w{3}, \d+ \w{3} \d+ \d+:\d+:\d+ [+\-\w]+")))
 def test_any_retry_after_is_a_number_or_nothing(value: str) -> None:
-    seconds = dsx._transport._parse_retry_after(value)
+    seconds = dsx._problems.parse_retry_after(value)
     assert seconds is None or seconds >= 0
 
 
 def test_date_in_the_past_is_now() -> None:
     past = format_datetime(datetime(2001, 1, 1, tzinfo=UTC), usegmt=True)
-    assert dsx._transport._parse_retry_after(past) == 0
+    assert dsx._problems.parse_retry_after(past) == 0
 
 
 def test_date_of_another_zone_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     later = datetime.now(timezone(timedelta(hours=9))) + timedelta(seconds=100)
-    seconds = dsx._transport._parse_retry_after(format_datetime(later))
+    seconds = dsx._problems.parse_retry_after(format_datetime(later))
     assert seconds is not None
     assert 90 < seconds <= 100
 

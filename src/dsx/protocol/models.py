@@ -16,6 +16,7 @@ from dsx.protocol.text import shown
 EntryPath = Annotated[str, AfterValidator(check_path)]
 DatasetName = Annotated[str, AfterValidator(check_dataset)]
 Size = Annotated[int, Field(ge=0, lt=2**63)]
+Offset = Annotated[int, Field(ge=0, le=2**63)]
 HeadHash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -106,6 +107,33 @@ class DatasetDiff(WireModel):
     added: list[EntryPath] = Field(description="Paths that only `to` has.")
     changed: list[EntryPath] = Field(description="Paths of entries that differ.")
     removed: list[EntryPath] = Field(description="Paths that only `from` has.")
+
+
+class BatchRequest(WireModel):
+    """What ``POST /batch/{dataset}`` asks for: whole entries, or bytes of entries.
+
+    Paths do not pass the gate here: one that it refuses is a frame that says so, and does not fail the others.
+    """
+
+    paths: list[str] | None = Field(default=None, description="Entries that are wanted whole.")
+    reads: list[tuple[str, Offset, Offset]] | None = Field(
+        default=None, description="`[path, start, stop]`: bytes of entries; `stop` may lie past the end."
+    )
+    revision: str | None = Field(default=None, description="Entries that are not what this revision says are changed.")
+
+    @model_validator(mode="after")
+    def _check_reads(self) -> Self:
+        if (self.paths is None) == (self.reads is None):
+            raise ValueError("a batch has either paths or reads")
+        for number, (path, start, stop) in enumerate(self.reads or ()):
+            if start > stop:
+                raise ValueError(f"read {number}, of {shown(path)}, begins at {start} and ends before that, at {stop}")
+        return self
+
+
+MAX_BATCH_ENTRIES = 65_536
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""The most that a batch request may ask for, and the longest that its JSON may be, in bytes."""
 
 
 class Health(WireModel):

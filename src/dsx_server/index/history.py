@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dsx.errors import RevisionNotFoundError
 from dsx.protocol.text import shown
-from dsx_server.index.rows import Row, read_row_of
+from dsx_server.index.rows import Row, read_row_of, read_rows_of
 
 KEPT_REVISIONS = 10
 KEPT_ASKED_NS = 30 * 24 * 3600 * 10**9
@@ -79,6 +80,12 @@ def read_entry(db: sqlite3.Connection, dataset: str, revision: str, path: str) -
     """Return one entry as a revision has it, or None when it has none."""
     key, number, _ = find_revision(db, dataset, revision)
     return read_row_of(db, key, number, path)
+
+
+def read_entries(db: sqlite3.Connection, dataset: str, revision: str, paths: Sequence[str]) -> dict[str, Row]:
+    """Return those of many entries that a revision has, by path."""
+    key, number, _ = find_revision(db, dataset, revision)
+    return read_rows_of(db, key, number, paths)
 
 
 def compare_revisions(db: sqlite3.Connection, dataset: str, a: str, b: str) -> Difference:

@@ -21,6 +21,7 @@ from dsx_server.index.history import (
     find_revision,
     list_revisions,
     note_asked,
+    read_entries,
     read_entry,
 )
 from dsx_server.index.mounts import SERVED, forget_folders, list_noted, note_folder, read_identity, refuse_unmounted
@@ -184,11 +185,28 @@ class Index:
         Raises:
             RevisionNotFoundError: There is no such revision.
         """
+        self.note_read(dataset, revision)
+        with self.db.read() as db:
+            return read_entry(db, dataset, revision, path)
+
+    def find_entries(self, dataset: str, revision: str, paths: Sequence[str]) -> dict[str, Row]:
+        """Return those of many entries that a revision has, by path; see `note_read`.
+
+        Raises:
+            RevisionNotFoundError: There is no such revision.
+        """
+        with self.db.read() as db:
+            return read_entries(db, dataset, revision, paths)
+
+    def note_read(self, dataset: str, revision: str) -> None:
+        """Note now and then that a revision is read from, so that it is kept.
+
+        Raises:
+            RevisionNotFoundError: There is no such revision.
+        """
         with self.db.read() as db:
             find_revision(db, dataset, revision)
         self._note_asked(dataset, revision)
-        with self.db.read() as db:
-            return read_entry(db, dataset, revision, path)
 
     def list_revisions(self, dataset: str) -> list[PublishedRevision]:
         """Return the revisions that are kept, newest first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dsx.protocol.digests import hash_row
@@ -88,6 +88,16 @@ def read_row_of(db: sqlite3.Connection, key: int, number: int, path: str) -> Row
         {"key": key, "path": path, "number": number},
     ).fetchone()
     return None if found is None else make_row(found)
+
+
+def read_rows_of(db: sqlite3.Connection, key: int, number: int, paths: Sequence[str]) -> dict[str, Row]:
+    """Return those of many entries that revision ``number`` has, by path; one query, whatever their number."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM entries WHERE dataset = :key AND path IN (SELECT value FROM json_each(:paths))"
+        f" AND {ALIVE_AT}",
+        {"key": key, "paths": json.dumps(paths), "number": number},
+    )
+    return {row.path: row for row in map(make_row, rows)}
 
 
 def read_folders(db: sqlite3.Connection, key: int, folder: str = "", *, after: str | None = None) -> Iterator[Folder]:

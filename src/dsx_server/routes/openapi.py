@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dsx.protocol.frames import FRAMES_TYPE
+
 _STRING = {"type": "string"}
 
 
@@ -11,8 +13,9 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "schema": _STRING, "description": description}
 
 
+_DATASET = {"name": "dataset", "in": "path", "required": True, "schema": _STRING, "description": "Name of the dataset."}
 _PARAMETERS = [
-    {"name": "dataset", "in": "path", "required": True, "schema": _STRING, "description": "Name of the dataset."},
+    _DATASET,
     {
         "name": "path",
         "in": "path",
@@ -83,4 +86,32 @@ FILE_PATH: dict[str, Any] = {
         },
     ),
     "head": _operation("head", "Describe an entry", [], {"200": {"description": "The headers that a GET would have."}}),
+}
+
+BATCH_PATH: dict[str, Any] = {
+    "post": {
+        "summary": "Download many entries",
+        "description": "The answer is a stream of frames; docs/http-api.md has its layout.",
+        "operationId": "post_batch",
+        "tags": ["files"],
+        "security": [{"ApiKey": []}],
+        "parameters": [_DATASET],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BatchRequest"}}},
+        },
+        "responses": {
+            "200": {
+                "description": "A frame for each entry, in the order of the request, and an end frame.",
+                "content": {FRAMES_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+            },
+            "400": {"description": "The dataset's name cannot be right.", "content": _PROBLEM},
+            "401": {"description": "No key, or a wrong one.", "content": _PROBLEM},
+            "404": {"description": "No such dataset or revision.", "content": _PROBLEM},
+            "413": {"description": "More entries, or more JSON, than a batch may have.", "content": _PROBLEM},
+            "422": {"description": "Not what a batch request is.", "content": _PROBLEM},
+            "429": {"description": "The hub's memory is taken by other batches; see Retry-After.", "content": _PROBLEM},
+            "503": {"description": "The dataset's disk is not there.", "content": _PROBLEM},
+        },
+    }
 }

@@ -1,17 +1,33 @@
 """Where the bytes of datasets lie: `base` says what a storage does, `local` does it for folders."""
 
-from dsx_server.storage.base import GONE, UNREADABLE, Head, Identity, Item, Listing, OpenEntry, Storage, Watchable
+from dsx_server.storage.base import (
+    GONE,
+    UNREADABLE,
+    Content,
+    Head,
+    Identity,
+    Item,
+    Listing,
+    OpenEntry,
+    Read,
+    Reader,
+    Storage,
+    Watchable,
+)
 from dsx_server.storage.local import LocalStorage
 
 __all__ = [
     "GONE",
     "UNREADABLE",
+    "Content",
     "Head",
     "Identity",
     "Item",
     "Listing",
     "LocalStorage",
     "OpenEntry",
+    "Read",
+    "Reader",
     "Storage",
     "Watchable",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias
 
+from dsx.errors import DsxError
+
 
 class Identity(NamedTuple):
     """What one state of an entry is known by. Equal identities mean equal bytes.
@@ -96,6 +98,44 @@ class OpenEntry(AbstractContextManager["OpenEntry"], Protocol):
         """Let go of the entry; may be called twice."""
 
 
+Read: TypeAlias = tuple[str, int, int]
+"""Bytes of an entry: its path, the first byte wanted, the first one not wanted. Both may lie past its end."""
+
+
+class Content(NamedTuple):
+    """What was read of an entry.
+
+    Attributes:
+        identity: The state that it is of, all of it.
+        data: The bytes.
+    """
+
+    identity: Identity
+    data: bytes
+
+
+class Reader(Protocol):
+    """Reads entries of one dataset, which was looked for once. Threads may share it. Calls may block."""
+
+    def read_many(self, reads: Sequence[Read], *, limit: int) -> list[Content | DsxError]:
+        """Read what is short, one after another, until ``limit`` bytes are read.
+
+        Args:
+            reads: What to read; the paths have not passed the gate.
+            limit: The most to read, in bytes.
+
+        Returns:
+            For each read what it found, or why that is nothing: as `open` raises it, or ConflictError for an entry that
+            never came to rest. There are fewer when the next one goes over the limit: none when the very first does.
+
+        Raises:
+            HubUnavailableError: The hub has too many open files.
+        """
+
+    def open(self, path: str) -> OpenEntry:
+        """Open one entry; see `Storage.open`."""
+
+
 class Storage(Protocol):
     """Datasets and their entries. Every method may block."""
 
@@ -126,6 +166,14 @@ class Storage(Protocol):
 
     def list_folder(self, dataset: str, folder: str) -> Listing | None:
         """Return the listing of one folder; None when it is gone. Errors are those of `walk`."""
+
+    def get_reader(self, dataset: str) -> Reader:
+        """Return what reads many entries of a dataset.
+
+        Raises:
+            DatasetNotFoundError: There is no such dataset.
+            UnreadableError: It is there, and the disk does not give it.
+        """
 
     def open(self, dataset: str, path: str) -> OpenEntry:
         """Open one entry.

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 HAS_OPENAT = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
@@ -117,6 +118,64 @@ def open_folder_beneath(root: str, path: str) -> Iterator[int | None]:
         yield at
     finally:
         os.close(at)
+
+
+class KeptFolders:
+    """Folders beneath a root that stay open while entries in them are read; leaving the context closes them.
+
+    Not for long: a folder that is moved out of the root meanwhile is still read from.
+
+    Args:
+        root: A real path: no link in it.
+        most: About how many to keep.
+    """
+
+    def __init__(self, root: str, most: int) -> None:
+        self._most = most
+        self._root = os.open(root, _FOLDER)
+        self._kept: dict[str, int] = {}
+
+    def find(self, path: str) -> int:
+        """Return a descriptor of the folder ``path``, relative to the root; no link is followed to it.
+
+        Raises:
+            OSError: It is not there, is no folder, has a link in its path, or may not be read.
+        """
+        at = self._kept.get(path)
+        if at is not None:
+            return at
+        if not path:
+            return self._root
+        if len(self._kept) >= self._most:
+            self._forget()
+        above, _, name = path.rpartition("/")
+        at = self._kept[path] = os.open(name, _FOLDER, dir_fd=self._find_above(above))
+        return at
+
+    def _find_above(self, path: str) -> int:
+        if not path or path in self._kept:
+            return self._kept.get(path, self._root)
+        at = os.dup(self._root)
+        try:
+            for name in path.split("/"):
+                above, at = at, os.open(name, _FOLDER, dir_fd=at)
+                os.close(above)
+        except BaseException:
+            os.close(at)
+            raise
+        self._kept[path] = at
+        return at
+
+    def _forget(self) -> None:
+        while self._kept:
+            os.close(self._kept.popitem()[1])
+
+    def __enter__(self) -> KeptFolders:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._forget()
+        os.close(self._root)
 
 
 def open_in(folder: int, name: str) -> int:

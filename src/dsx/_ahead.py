@@ -1,0 +1,290 @@
+"""Reads that are asked for ahead of whoever takes their results, handed out in order, within one budget of bytes.
+
+The caller's thread cuts the reads into jobs and hands out results; each job has a thread that brings them
+(`dsx._batch`). A thread that finds the budget spent waits, all but the one whose results the caller waits for: that one
+may go over it by what it has in its hands, a block or one long entry, so that nobody waits for ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+
+from dsx._batch import MOST_ENTRIES, Asking, Batches, Result, Stopped
+from dsx._reads import Read
+from dsx._transport import Answer
+from dsx.errors import InvalidRequestError
+from dsx.protocol.text import shown
+
+log = logging.getLogger("dsx")
+
+PARALLEL = 3
+"""How many jobs are under way at once."""
+
+JOB_BYTES = 8 * 1024 * 1024
+"""About how many bytes one job is to bring."""
+
+BUDGET_BYTES = 64 * 1024 * 1024
+"""How many bytes may have come and not been taken."""
+
+FIRST_ENTRIES = 64
+"""How many entries a job has while nothing is known of their sizes."""
+
+GROWTH = 4
+"""A job has at most this many times the entries of the one before: the first may have been small ones by chance."""
+
+CLOSING_WAIT_S = 2.0
+"""How long, in s, is waited for the threads when nobody wants their results any more; they end by themselves."""
+
+
+class Job:
+    """Some reads that are asked for together; the `Outlet` of their `Asking`.
+
+    Attributes:
+        reads: What is wanted.
+        ready: Results that have come and were not taken.
+        reserved: Bytes of the budget that are kept for the next result.
+        is_done: Whether no more results come.
+        error: Why, if that is not because all have come.
+    """
+
+    def __init__(self, ahead: Ahead, reads: Sequence[Read]) -> None:
+        self.reads = reads
+        self.ready: list[Result] = []
+        self.reserved = 0
+        self.is_done = False
+        self.error: BaseException | None = None
+        self.answer: Answer | None = None
+        self._ahead = ahead
+
+    def watch(self, answer: Answer | None) -> None:
+        """Take note of the answer that is being read."""
+        self._ahead.watch(self, answer)
+
+    def reserve(self, size: int) -> None:
+        """Wait until there is room for ``size`` bytes, and keep it."""
+        self._ahead.add(self, [], size)
+
+    def deliver(self, results: list[Result]) -> None:
+        """Take results when there is room for them."""
+        self._ahead.add(self, results, 0)
+
+
+class Ahead:
+    """Brings the results of many reads, in order. One thread may take them, once.
+
+    Args:
+        batches: Makes the requests.
+        dataset: Name of the dataset.
+        reads: What is wanted; all of whole entries, or all of bytes of entries.
+    """
+
+    def __init__(self, batches: Batches, dataset: str, reads: Iterator[Read]) -> None:
+        self._batches = batches
+        self._dataset = dataset
+        self._reads = reads
+        self._pace = Pace()
+        self._jobs: deque[Job] = deque()
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._held = 0
+        self._is_waiting = False
+        self._process = os.getpid()
+        self._is_closed = False
+
+    def take(self) -> Generator[tuple[Read, Result], None, None]:
+        """Yield each read with its result: its bytes, or what is wrong with this one entry.
+
+        Raises:
+            DsxError: What is wrong with more than one entry.
+        """
+        _under_way.add(self)
+        try:
+            self._begin_jobs()
+            while self._jobs:
+                job = self._jobs[0]
+                reads = iter(job.reads)
+                for results in self._take_results(job):
+                    self._pace.note(results)
+                    self._begin_jobs()
+                    yield from zip(islice(reads, len(results)), results, strict=True)
+                    self._check_process()
+                if self._is_closed:
+                    raise InvalidRequestError("nothing more is read: this process is ending")
+                if job.error is not None:
+                    raise job.error
+                with self._changed:
+                    self._jobs.popleft()
+                    self._changed.notify_all()
+                self._begin_jobs()
+        finally:
+            self.close()
+
+    def add(self, job: Job, results: list[Result], reserved: int) -> None:
+        """Take what a thread has, or the room that it will need, as soon as there is room.
+
+        Raises:
+            Stopped: Nobody wants it any more.
+        """
+        size = sum(len(result) for result in results if isinstance(result, bytes)) + reserved
+        with self._changed:
+            while not self._stop.is_set():
+                more = size - job.reserved
+                is_first = job is self._jobs[0]
+                if (is_first and self._is_waiting) or more <= 0 or self._held + more <= BUDGET_BYTES:
+                    self._held += more
+                    job.reserved = reserved
+                    job.ready += results
+                    self._is_waiting = self._is_waiting and not (is_first and results)
+                    self._changed.notify_all()
+                    return
+                self._changed.wait()
+        raise Stopped
+
+    def watch(self, job: Job, answer: Answer | None) -> None:
+        """Take note of the answer that a thread is reading.
+
+        Raises:
+            Stopped: Nobody wants it any more.
+        """
+        with self._changed:
+            job.answer = answer
+            if answer is not None and self._stop.is_set():
+                raise Stopped
+
+    def _begin_jobs(self) -> None:
+        """Have `PARALLEL` jobs under way, as long as there are reads."""
+        while len(self._jobs) < PARALLEL:
+            reads = self._pace.cut(self._reads)
+            if not reads:
+                return
+            job = Job(self, reads)
+            thread = threading.Thread(target=self._work, args=(job,), name="dsx-batch", daemon=True)
+            with self._changed:
+                self._jobs.append(job)
+            thread.start()
+            self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+
+    def _work(self, job: Job) -> None:
+        try:
+            Asking(self._batches, self._dataset, job.reads, job, self._stop).run()
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 -- the outermost door of a thread: take() raises it
+            job.error = error
+        with self._changed:
+            job.is_done = True
+            self._changed.notify_all()
+
+    def _take_results(self, job: Job) -> Iterator[list[Result]]:
+        """Yield the results of a job as they come; what was yielded counts as held until the next are asked for."""
+        taken = 0
+        while True:
+            with self._changed:
+                self._held -= taken
+                self._is_waiting = not job.ready
+                self._changed.notify_all()
+                while not job.ready and not job.is_done:
+                    self._changed.wait()
+                results, job.ready = job.ready, []
+                self._is_waiting = False
+            if not results:
+                return
+            taken = sum(len(result) for result in results if isinstance(result, bytes))
+            yield results
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise InvalidRequestError("this was begun in another process, before a fork; begin it anew in this one")
+
+    def close(self) -> None:
+        """Let the threads end, and wait for them a moment; may be called twice."""
+        if self._is_closed or os.getpid() != self._process:
+            return  # in a child they are not there, and their locks may be held for ever
+        self._is_closed = True
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+            answers = [job.answer for job in self._jobs if job.answer is not None]
+            for answer in answers:
+                answer.abort()
+        deadline = time.monotonic() + CLOSING_WAIT_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+_under_way: weakref.WeakSet[Ahead] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is under way while threads still run.
+
+    An iterator that a module holds is closed later than that, when threads stand still for ever, with what they lock.
+    """
+    for ahead in list(_under_way):
+        ahead.close()
+
+
+class Pace:
+    """Cuts reads into jobs of about `JOB_BYTES`, by what is known of their sizes."""
+
+    def __init__(self) -> None:
+        self._mean_bytes: float | None = None
+        self._last_count = FIRST_ENTRIES
+
+    def note(self, results: Sequence[Result]) -> None:
+        """Learn from results that have come."""
+        sizes = [len(result) for result in results if isinstance(result, bytes)]
+        if sizes:
+            mean = sum(sizes) / len(sizes)
+            self._mean_bytes = mean if self._mean_bytes is None else (self._mean_bytes + mean) / 2
+
+    def cut(self, reads: Iterator[Read]) -> list[Read]:
+        """Take the reads of the next job; none when there are no more."""
+        job: list[Read] = []
+        size = 0.0
+        guessed = 0
+        for read in reads:
+            job.append(read)
+            expected = read.expected_bytes
+            guessed += expected is None
+            size += (self._mean_bytes or 0.0) if expected is None else expected
+            if size >= JOB_BYTES or len(job) >= MOST_ENTRIES or guessed >= self._most_guessed():
+                break
+        if guessed:
+            self._last_count = max(FIRST_ENTRIES, len(job))
+        return job
+
+    def _most_guessed(self) -> int:
+        """How many entries of unknown size a job may have."""
+        return FIRST_ENTRIES if self._mean_bytes is None else self._last_count * GROWTH
+
+
+def iter_bytes(ahead: Ahead, dataset: str, *, skips: bool) -> Generator[tuple[str, bytes], None, None]:
+    """Yield path and bytes of each read.
+
+    Args:
+        ahead: Brings the results.
+        dataset: Name of the dataset.
+        skips: Whether an entry that is wrong is left out, and said so in the log; else its error is raised.
+    """
+    said: set[str] = set()
+    with closing(ahead.take()) as results:
+        for read, result in results:
+            if isinstance(result, bytes):
+                yield read.path, result
+            elif not skips:
+                raise result
+            elif (name := shown(f"{dataset}/{read.path}")) not in said:
+                said.add(name)
+                log.warning("skipped %s: %s", name, result)

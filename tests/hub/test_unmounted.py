@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dsx.errors import HubUnavailableError
 from tests.conftest import HubProcess, write_files
 from tests.hub.conftest import mounted_disk
+from tests.hub.looker import CountingStorage, Looker
 
 ROUTES = ["/datasets/cats", "/manifest/cats", "/manifest/cats?format=columns", "/datasets/cats/revisions"]
 
@@ -151,3 +153,24 @@ def test_dataset_replaced_by_another_folder_is_the_other(cats: Path, tmp_path: P
     cats.rename(tmp_path / "old")
     (tmp_path / "other").rename(cats)
     assert [row["path"] for row in hub.get("/manifest/cats").json()] == ["b/c"]
+
+
+def test_disk_that_goes_between_two_looks_of_a_scan_is_never_taken_for_an_emptied_folder(
+    served: Path, tmp_path: Path
+) -> None:
+    write_files(tmp_path / "disk", {"a": b"a"})
+    (tmp_path / "mount point").mkdir()
+    (served / "cats").symlink_to(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(tmp_path / "mount point")
+    storage = CountingStorage(served)
+    looker = Looker(tmp_path / "state", storage)
+    looker.refresh("cats")
+    storage.on_walk = lambda: (tmp_path / "link").exists() and (tmp_path / "link").replace(served / "cats")
+    with pytest.raises(HubUnavailableError):
+        looker.refresh("cats")
+    with pytest.raises(HubUnavailableError, match="mounted"):
+        looker.refresh("cats")
+    newest = looker.index.find_newest("cats")
+    looker.close()
+    assert newest is not None
+    assert newest.entries == 1

@@ -80,14 +80,17 @@ class Index:
         Raises:
             HubUnavailableError: There is none, and the served folder seems to be one whose disk is not mounted.
         """
-        names = self._storage.list_datasets()
         identity = self._storage.identify_folder(None)
+        names = self._storage.list_datasets()
+        if identity != self._storage.identify_folder(None):
+            raise HubUnavailableError("the served folder was replaced by another at this moment; try again")
         served = self.db.generation, names, identity
         if served != self._served or self._missing:
             if names:
                 note_folder(self.db, SERVED, identity)
             else:
                 refuse_unmounted(self.db, SERVED, identity)
+                forget_folders(self.db, {SERVED})
             self._forget_gone(names)
             self._served = served
         return names

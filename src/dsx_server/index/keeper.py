@@ -17,7 +17,7 @@ from contextlib import suppress
 from dsx.errors import DatasetNotFoundError, DsxError
 from dsx_server.index.database import Database
 from dsx_server.index.history import prune_revisions
-from dsx_server.index.mounts import note_folder
+from dsx_server.index.mounts import forget_folders, note_folder
 from dsx_server.index.revisions import is_published, make_key, publish_living, read_info
 from dsx_server.index.scan import Scan, Scanner
 from dsx_server.index.schedule import Schedule
@@ -242,6 +242,8 @@ class Keeper:
                 )
             if scan.entries:
                 note_folder(self._db, kept.dataset, scanner.identity)
+            else:
+                forget_folders(self._db, {kept.dataset})
         except BaseException as error:
             kept.began = float("-inf")  # whoever waits for this scan makes one himself
             if isinstance(error, DsxError) and not isinstance(error, DatasetNotFoundError):

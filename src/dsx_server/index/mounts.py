@@ -48,6 +48,8 @@ def forget_folders(db: Database, names: set[str]) -> None:
 def refuse_unmounted(db: Database, name: str, identity: tuple[int, int]) -> None:
     """Refuse to take an empty folder for what it seems, unless it is the very folder that held something before.
 
+    One that was emptied is then to be forgotten: device numbers change with a restart of the machine.
+
     Raises:
         HubUnavailableError: Another folder held something there: a disk that is not mounted now.
     """
@@ -60,6 +62,3 @@ def refuse_unmounted(db: Database, name: str, identity: tuple[int, int]) -> None
             f"{what} is empty and is not the folder that held files before: is its disk mounted? "
             "If it is meant to be empty, put a file into it once, or delete the hub's state folder"
         )
-    # The very folder that held something was emptied. Device numbers change with a restart of the machine: forget it.
-    with db.write() as writing:
-        writing.execute("UPDATE datasets SET device = NULL, inode = NULL WHERE name = ?", (name,))

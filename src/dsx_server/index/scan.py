@@ -153,6 +153,7 @@ class Scanner:
     def _bring_up(self, listing: Listing, before: Folder | None) -> bool:
         """Bring the rows of one folder up to date; tell whether anything in it was different."""
         if listing.folder == "" and not (listing.names or listing.folders or listing.left_out):
+            self._check_folder()  # what was listed may be another already
             refuse_unmounted(self._db, self._dataset, self.identity)
         self._progress(len(listing.names))
         self._inodes.update((f"{listing.folder}{name}/", inode) for name, inode in listing.folders)

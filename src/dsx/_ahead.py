@@ -19,7 +19,7 @@ from contextlib import closing
 from itertools import islice
 
 from dsx._batch import MOST_ENTRIES, Asking, Batches, Result, Stopped
-from dsx._reads import Read
+from dsx._reads import Origin, Read
 from dsx._transport import Answer
 from dsx.errors import InvalidRequestError
 from dsx.protocol.text import shown
@@ -83,13 +83,13 @@ class Ahead:
 
     Args:
         batches: Makes the requests.
-        dataset: Name of the dataset.
+        origin: Where the reads are from.
         reads: What is wanted; all of whole entries, or all of bytes of entries.
     """
 
-    def __init__(self, batches: Batches, dataset: str, reads: Iterator[Read]) -> None:
+    def __init__(self, batches: Batches, origin: Origin, reads: Iterator[Read]) -> None:
         self._batches = batches
-        self._dataset = dataset
+        self._origin = origin
         self._reads = reads
         self._pace = Pace()
         self._jobs: deque[Job] = deque()
@@ -176,7 +176,7 @@ class Ahead:
 
     def _work(self, job: Job) -> None:
         try:
-            Asking(self._batches, self._dataset, job.reads, job, self._stop).run()
+            Asking(self._batches, self._origin, job.reads, job, self._stop).run()
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 -- the outermost door of a thread: take() raises it
@@ -270,21 +270,24 @@ class Pace:
         return FIRST_ENTRIES if self._mean_bytes is None else self._last_count * GROWTH
 
 
-def iter_bytes(ahead: Ahead, dataset: str, *, skips: bool) -> Generator[tuple[str, bytes], None, None]:
+def iter_bytes(
+    batches: Batches, origin: Origin, reads: Iterator[Read], *, skips: bool
+) -> Generator[tuple[str, bytes], None, None]:
     """Yield path and bytes of each read.
 
     Args:
-        ahead: Brings the results.
-        dataset: Name of the dataset.
+        batches: Makes the requests.
+        origin: Where the reads are from.
+        reads: What is wanted.
         skips: Whether an entry that is wrong is left out, and said so in the log; else its error is raised.
     """
     said: set[str] = set()
-    with closing(ahead.take()) as results:
+    with closing(Ahead(batches, origin, reads).take()) as results:
         for read, result in results:
             if isinstance(result, bytes):
                 yield read.path, result
             elif not skips:
                 raise result
-            elif (name := shown(f"{dataset}/{read.path}")) not in said:
+            elif (name := shown(f"{origin.dataset}/{read.path}")) not in said:
                 said.add(name)
                 log.warning("skipped %s: %s", name, result)

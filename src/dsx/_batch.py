@@ -20,7 +20,7 @@ from typing import Protocol
 
 from dsx._fetch import CHANGES_FOLLOWED, MemorySink, Wanted, Watch, fetch_entry
 from dsx._problems import parse_problem, word_problem
-from dsx._reads import Read
+from dsx._reads import Origin, Read
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
 from dsx._transport import Answer, Transport, quote_path
 from dsx.errors import (
@@ -79,12 +79,12 @@ class Batches:
         self.most_entries = MOST_ENTRIES
 
     def ask(
-        self, dataset: str, reads: Sequence[Read], watch: Callable[[Answer], object]
+        self, origin: Origin, reads: Sequence[Read], watch: Callable[[Answer], object]
     ) -> Generator[Frames, None, None]:
         """Send one request, and yield its frames as they come; those yielded are right, whatever comes after them.
 
         Args:
-            dataset: Name of the dataset.
+            origin: Where the reads are from.
             reads: All of whole entries, or all of bytes of entries.
             watch: Is given the answer before its body is read, so that it can be aborted.
 
@@ -92,7 +92,7 @@ class Batches:
             DsxError: The hub refused, or the stream broke or was damaged.
         """
         headers = {"Content-Type": "application/json", "Accept": FRAMES_TYPE, "Accept-Encoding": "identity"}
-        url, body = f"/batch/{quote_path(dataset)}", _format_request(reads)
+        url, body = f"/batch/{quote_path(origin.dataset)}", _format_request(reads, origin.revision)
         with self.transport.open("POST", url, headers=headers, body=body) as answer:
             watch(answer)
             _check_type(answer)
@@ -133,17 +133,17 @@ class Asking:
 
     Args:
         batches: Makes the requests.
-        dataset: Name of the dataset.
+        origin: Where the reads are from.
         reads: What is wanted.
         outlet: Takes the results, in order.
         stop: Ends every wait when it is set.
     """
 
     def __init__(
-        self, batches: Batches, dataset: str, reads: Sequence[Read], outlet: Outlet, stop: threading.Event
+        self, batches: Batches, origin: Origin, reads: Sequence[Read], outlet: Outlet, stop: threading.Event
     ) -> None:
         self._batches = batches
-        self._dataset = dataset
+        self._origin = origin
         self._reads = reads
         self._outlet = outlet
         self._stop = stop
@@ -202,7 +202,7 @@ class Asking:
     def _receive(self, reads: Sequence[Read]) -> None:
         """Take the frames of one request; return early when the next entry is one to be fetched by itself."""
         self._pieces = []
-        with closing(self._batches.ask(self._dataset, reads, self._outlet.watch)) as stream:
+        with closing(self._batches.ask(self._origin, reads, self._outlet.watch)) as stream:
             for frames in stream:
                 if not self._take_frames(reads, frames):
                     return
@@ -231,7 +231,7 @@ class Asking:
             return data if read.entry is None else self._verify(read, data)
         error = _read_error(frame)
         self._name_in(error, read)
-        if isinstance(error, ConflictError):  # it is being written: at rest in a moment
+        if isinstance(error, ConflictError) and not self._origin.revision:  # it is being written: at rest in a moment
             self._changes += 1
             error.retryable = self._changes < CHANGES_FOLLOWED
             if error.retryable:
@@ -275,7 +275,7 @@ class Asking:
         if size is not None:
             self._outlet.reserve(size)
         sink = MemorySink()
-        wanted = Wanted(self._dataset, read.path, read.entry)
+        wanted = Wanted(self._origin.dataset, read.path, read.entry, self._origin.revision)
         try:
             fetch_entry(self._batches.transport, wanted, sink=sink, watch=Watch(self._stop))
         except ENTRY_ERRORS as error:
@@ -317,13 +317,16 @@ class Asking:
     def _name_in(self, error: DsxError, read: Read | None = None) -> None:
         """Make an error say which entry it is about: by default the first that has not come."""
         path = self._reads[self._done].path if read is None else read.path
-        if shown(path) not in str(error) and f"{self._dataset}/{path}" not in str(error):
-            error.args = (f"{shown(f'{self._dataset}/{path}')}: {error}",)
+        name = f"{self._origin.dataset}/{path}"
+        if shown(path) not in str(error) and name not in str(error):
+            error.args = (f"{shown(name)}: {error}",)
 
 
-def _format_request(reads: Sequence[Read]) -> bytes:
+def _format_request(reads: Sequence[Read], revision: str) -> bytes:
     spans = [(read.path, *read.span) for read in reads if read.span is not None]
-    wanted = {"reads": spans} if spans else {"paths": [read.path for read in reads]}
+    wanted: dict[str, object] = {"reads": spans} if spans else {"paths": [read.path for read in reads]}
+    if revision:
+        wanted["revision"] = revision
     return json.dumps(wanted, ensure_ascii=False, separators=(",", ":")).encode()
 
 

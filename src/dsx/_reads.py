@@ -20,6 +20,19 @@ TO_THE_END_BYTES = 64 * 1024 * 1024
 """Somebody who asks for more than this, in bytes, probably means the rest of the entry, however long that is."""
 
 
+class Origin(NamedTuple):
+    """Where reads are from.
+
+    Attributes:
+        dataset: Name of the dataset.
+        revision: The revision that an entry has to be of, else it is a `ConflictError` at once, or one that is not
+            found; empty for whatever the hub has.
+    """
+
+    dataset: str
+    revision: str = ""
+
+
 class Read(NamedTuple):
     """One entry, or some bytes of it.
 

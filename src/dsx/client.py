@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsx._ahead import Ahead, iter_bytes
+from dsx._ahead import iter_bytes
 from dsx._batch import Batches
 from dsx._cache import Cache
 from dsx._cleaning import clear_cache, measure_cache
 from dsx._download import Downloads
 from dsx._fetch import MemorySink, Wanted, fetch_entry
 from dsx._manifests import Manifests
-from dsx._reads import OnError, plan_entries, plan_ranges
+from dsx._reads import OnError, Origin, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
 from dsx._transport import Transport
@@ -224,7 +224,7 @@ class DatasetHubClient:
             IntegrityError: Wrong bytes came, twice.
         """
         reads = plan_entries(subpaths, self._manifests.find_loaded(dataset), on_error)
-        return iter_bytes(Ahead(self._batches, dataset, reads), dataset, skips=on_error == "skip")
+        return iter_bytes(self._batches, Origin(dataset), reads, skips=on_error == "skip")
 
     def read_ranges(self, dataset: str, reads: Iterable[tuple[str, int, int]]) -> list[bytes]:
         """Read parts of files from the hub, in few requests.
@@ -242,8 +242,7 @@ class DatasetHubClient:
             EntryNotFoundError: The dataset has no such file.
         """
         planned = plan_ranges(reads, self._manifests.find_loaded(dataset))
-        ahead = Ahead(self._batches, dataset, iter(planned))
-        return [data for _, data in iter_bytes(ahead, dataset, skips=False)]
+        return [data for _, data in iter_bytes(self._batches, Origin(dataset), iter(planned), skips=False)]
 
     def download_dataset(
         self, dataset: str, file_list: Sequence[str] | None = None, *, revision: str | None = None

@@ -27,7 +27,7 @@ from dsx import (
     UnreadableError,
 )
 from dsx._ahead import Ahead
-from dsx._reads import Read
+from dsx._reads import Origin, Read
 from tests.conftest import KEY
 
 from .conftest import run_python, shorten_waits, wait_until
@@ -523,7 +523,7 @@ def test_bytes_in_flight_stay_within_the_budget(
     monkeypatch.setattr(dsx._ahead, "BUDGET_BYTES", budget)
     files = make_files(200, size)
     hub, _ = start_honest(files)
-    ahead = Ahead(connect(hub.url)._batches, "cats", map(Read, files))
+    ahead = Ahead(connect(hub.url)._batches, Origin("cats"), map(Read, files))
     got = []
     for read, result in ahead.take():
         if len(got) < 150:  # until each thread waits, or is done

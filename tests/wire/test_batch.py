@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dsx import DatasetHubClient, DatasetNotFoundError, EntryNotFoundError, UnreadableError
+from dsx import ConflictError, DatasetHubClient, DatasetNotFoundError, EntryNotFoundError, UnreadableError
+from dsx._ahead import Ahead
+from dsx._reads import Origin, Read
 from tests.conftest import KEY, HubProcess, write_files
 from tests.sdk.conftest import WAIT_S, run_in_thread
 from tests.sdk.proxy import Proxy
@@ -144,3 +146,23 @@ def test_entries_that_change_while_they_are_read_are_one_version_or_the_other(
                 new = served / "new"
                 new.write_bytes(versions[number // 10 % 3])
                 new.replace(served / "cats" / paths[(number + 7) % 60])
+
+
+def test_entries_of_a_revision_are_of_it_or_conflicts(
+    client: DatasetHubClient, served: Path, files: dict[str, bytes]
+) -> None:
+    manifest = client.load_manifest("cats")
+    paths = list(manifest.paths)[:20]
+    changed, removed = paths[3], paths[7]
+    (served / "cats" / changed).write_bytes(b"something else")
+    (served / "cats" / removed).unlink()
+    reads = (Read(path, None, manifest.find(path)) for path in paths)
+    results = dict(Ahead(client._batches, Origin("cats", manifest.revision), reads).take())
+    for read, result in results.items():
+        if read.path == changed:
+            assert isinstance(result, ConflictError)
+            assert changed in str(result)
+        elif read.path == removed:
+            assert isinstance(result, EntryNotFoundError)
+        else:
+            assert result == files[read.path]

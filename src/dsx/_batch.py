@@ -19,7 +19,7 @@ from contextlib import closing
 from typing import Protocol
 
 from dsx._fetch import CHANGES_FOLLOWED, MemorySink, Wanted, Watch, fetch_entry
-from dsx._problems import parse_problem, word_problem
+from dsx._problems import is_problem, parse_problem, word_problem
 from dsx._reads import Origin, Read
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
 from dsx._transport import Answer, Transport, quote_path
@@ -35,7 +35,7 @@ from dsx.errors import (
     UnreadableError,
 )
 from dsx.protocol.digests import head_hash
-from dsx.protocol.frames import FRAMES_TYPE, Frame, FrameDecoder, Piece, Status
+from dsx.protocol.frames import FRAMES_TYPE, MAX_PROBLEM_BYTES, Frame, FrameDecoder, Piece, Status
 from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
@@ -228,7 +228,7 @@ class Asking:
             data = frame.payload
             if data is None:
                 data, self._pieces = b"".join(self._pieces), []
-            return data if read.entry is None else self._verify(read, data)
+            return data if read.entry is None and data[:1] != b"{" else self._verify(read, data)
         error = _read_error(frame)
         self._name_in(error, read)
         if isinstance(error, ConflictError) and not self._origin.revision:  # it is being written: at rest in a moment
@@ -242,12 +242,15 @@ class Asking:
         """Hold an entry that seems to be what the manifest names against its digest.
 
         One that differs was damaged, or rewritten with its size and its first bytes as they were. By itself it comes
-        with what the hub says of it, which tells.
+        with what the hub says of it, which tells. So does one that reads like a problem: a frame's checksum is of its
+        payload, and one bit of its status would make the words of an error the bytes of an entry.
         """
         entry = read.entry
+        if data[:1] == b"{" and b'"code"' in data[:MAX_PROBLEM_BYTES] and is_problem(data):
+            return self._fetch_alone(read)
         if read.span is not None or entry is None or entry.digest is None or len(data) != entry.size:
             return data
-        if head_hash(data) != entry.hash or hashlib.sha256(data).hexdigest() == entry.digest:
+        if hashlib.sha256(data).hexdigest() == entry.digest or head_hash(data) != entry.hash:
             return data
         return self._fetch_alone(read)
 
@@ -342,7 +345,10 @@ def _check_type(answer: Answer) -> None:
 def _read_error(frame: Frame) -> DsxError:
     """Build the error that a frame which is a problem stands for."""
     kind = _BY_STATUS[frame.status]
-    problem = parse_problem(frame.payload or b"")
+    payload = frame.payload or b""
+    if not is_problem(payload):
+        raise IntegrityError(f"the batch is damaged at frame {frame.index}: it is a problem that says nothing")
+    problem = parse_problem(payload)
     error = kind(word_problem(problem) or f"the hub says of it: {frame.status.name.lower()}")
     code = str(problem.get("code"))
     error.code = code if code in PROBLEMS and PROBLEMS[code].error is kind else ""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
+from dsx.protocol.frames import MAX_PROBLEM_BYTES
 from dsx.protocol.text import printable
 
 
@@ -19,6 +20,11 @@ def parse_problem(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}
+
+
+def is_problem(data: bytes) -> bool:
+    """Tell whether bytes are problem JSON as a hub sends it of an entry."""
+    return data.startswith(b"{") and len(data) <= MAX_PROBLEM_BYTES and isinstance(parse_problem(data).get("code"), str)
 
 
 def word_problem(problem: Mapping[str, Any]) -> str:

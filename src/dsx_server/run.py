@@ -16,7 +16,7 @@ from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
 from dsx_server.app import create_app
 from dsx_server.front import Front
-from dsx_server.process import configure_logging, make_server, tune_collector
+from dsx_server.process import configure_logging, make_server, tune_allocator, tune_collector
 from dsx_server.settings import Settings, SettingsError
 from dsx_server.storage import LocalStorage
 from dsx_server.workers import Workers
@@ -31,6 +31,7 @@ def serve(settings: Settings) -> int:
         SettingsError: The address cannot be listened on.
     """
     configure_logging(settings)
+    tune_allocator()
     tune_collector()
     if settings.workers > 1:
         return _serve_with_workers(settings)

@@ -17,7 +17,7 @@ from types import FrameType
 
 from dsx_server.app import create_app
 from dsx_server.backstage import Backstage
-from dsx_server.process import STOP_AFTER_S, configure_logging, end_process, make_server, tune_collector
+from dsx_server.process import STOP_AFTER_S, configure_logging, end_process, make_server, tune_allocator, tune_collector
 from dsx_server.remote import RemoteScans, ScanServer
 from dsx_server.settings import Settings
 from dsx_server.storage import LocalStorage
@@ -104,6 +104,7 @@ class Workers:
 def answer_requests(settings: Settings, listener: socket.socket, scans: RemoteScans, lifeline: Connection) -> None:
     """Be one of the processes that answer requests, until SIGTERM or the end of the process that started it."""
     configure_logging(settings)
+    tune_allocator()
     tune_collector()
     app = create_app(settings, scans=scans)
     server = make_server(app)

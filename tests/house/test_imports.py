@@ -15,7 +15,14 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 # From the floor up; a module may import from lower tiers only. A new module finds its place here first.
 DSX_TIERS = [
     {"dsx.errors", "dsx.protocol.version", "dsx.protocol.text"},
-    {"dsx.protocol", "dsx.protocol.paths", "dsx.protocol.digests", "dsx.protocol.globs", "dsx.protocol.frames"},
+    {
+        "dsx.protocol",
+        "dsx.protocol.paths",
+        "dsx.protocol.digests",
+        "dsx.protocol.checksums",
+        "dsx.protocol.globs",
+        "dsx.protocol.frames",
+    },
     {"dsx.protocol.models"},
     {"dsx._columns"},
     {"dsx._columns_json"},

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dsx.errors import IntegrityError
@@ -113,8 +113,10 @@ def test_what_was_written_is_read_however_it_is_cut(
 
 
 @given(places=st.lists(st.integers(min_value=0), max_size=10), at=st.integers(min_value=0), bit=st.integers(0, 7))
-def test_one_wrong_bit_anywhere_is_found(places: list[int], at: int, bit: int) -> None:
+def test_one_wrong_bit_anywhere_but_in_a_status_is_found(places: list[int], at: int, bit: int) -> None:
     stream = bytearray(written_stream(PAYLOADS))
+    statuses = {12, 12 + 25, 12 + 25 + 20}  # tests/sdk/test_batch_fetch.py says what becomes of those
+    assume(at % len(stream) not in statuses)
     stream[at % len(stream)] ^= 1 << bit
     for held_bytes in (8, 1000):
         with pytest.raises(IntegrityError):

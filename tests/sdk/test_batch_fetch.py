@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import random
 import threading
@@ -209,6 +210,44 @@ def test_flipped_bit_is_fetched_once_more(connect: Connect, start_scripted: Star
     hub = start_scripted(First(files, flip_at(8 + index * FRAME_BYTES + 100)))
     assert read_all(connect(hub.url), list(files)) == list(files.items())
     assert [paths_of(request) for request in hub.of("POST")] == [list(files), list(files)[index:]]
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["manifest loaded", "no manifest"])
+def test_flipped_bit_in_a_status_makes_no_error_and_no_bytes(
+    connect: Connect, start_scripted: StartScripted, is_known: bool
+) -> None:
+    problem = json.dumps({"title": "X", "code": "entry_not_found", "detail": "gone"}).encode()
+    files = {"a": b"plain", "b": problem, "c": b"{}", "d": b""}
+    hub = start_scripted(First(files, flip_at(12)))
+    client = connect(hub.url)
+    if is_known:
+        client.load_manifest("cats")
+    assert read_all(client, list(files)) == list(files.items())
+    assert len(hub.of("POST")) == 2  # the first frame was a problem without words
+
+    hub = start_scripted(First(files, say_gone_of("b", 1)))
+    client = connect(hub.url)
+    if is_known:
+        client.load_manifest("cats")
+    assert read_all(client, list(files)) == list(files.items())
+    assert len(hub.of("POST")) == 1
+
+
+def say_gone_of(path: str, bit: int) -> Callable[[Reply, Request], Reply]:
+    """Say of one entry that it is gone, with one bit of the frame's status flipped."""
+
+    def send(reply: Reply, request: Request) -> Reply:
+        head, body = body_of(reply)
+        index = paths_of(request).index(path)
+        at = 8
+        for _ in range(index):
+            at += 20 + int.from_bytes(body[at + 8 : at + 16], "little")
+        problem = bytearray(write_problem(index, 1, "entry_not_found", "the dataset has none"))
+        problem[4] ^= bit
+        end = at + 20 + int.from_bytes(body[at + 8 : at + 16], "little")
+        return Reply(head + body[:at] + bytes(problem) + body[end:])
+
+    return send
 
 
 def test_wrong_bytes_twice_are_an_error_and_never_handed_out(connect: Connect, start_scripted: StartScripted) -> None:

@@ -395,3 +395,19 @@ def test_plain_array_is_sorted_and_may_have_more_members() -> None:
 def test_plain_array_that_is_wrong_is_refused(rows: object) -> None:
     with pytest.raises(IntegrityError, match="manifest"):
         parse_rows(json.dumps(rows).encode())
+
+
+segments = st.text(st.characters(codec="utf-8", exclude_characters="/\\\0"), min_size=1, max_size=3).filter(
+    lambda name: name not in (".", "..")
+)
+
+
+@given(st.sets(st.lists(segments, min_size=1, max_size=3).map("/".join), max_size=300), st.lists(st.text(max_size=4)))
+@example({f"{number:03}" for number in range(64)}, ["063"])
+@example({f"{number:03}" for number in range(65)}, ["064", "06", "0640"])
+@example({f"{number:03}" for number in range(130)}, ["063\x00064", "129", "130"])
+def test_every_row_is_found_at_its_place_and_nothing_else_is(paths: set[str], others: list[str]) -> None:
+    rows = sorted(paths)
+    manifest = read(columns_of(dict.fromkeys(rows, b"")))
+    for path in [*rows, *others, *(path + "\0" for path in rows[:3]), *(path[:-1] for path in rows[:70])]:
+        assert manifest.find_row(path) == (rows.index(path) if path in paths else None)

@@ -15,13 +15,13 @@ it is kept.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn
 
 from dsx.errors import IntegrityError
+from dsx.protocol.checksums import crc32
 
 FRAMES_TYPE = "application/vnd.dsx.frames"
 """Media type of the stream."""
@@ -102,13 +102,13 @@ def encode_crc(crc: int) -> bytes:
 
 def encode_frame(index: int, status: Status, payload: bytes) -> bytes:
     """Return one whole frame."""
-    return b"".join((_HEADER.pack(index, status, len(payload)), payload, _CRC.pack(zlib.crc32(payload))))
+    return b"".join((_HEADER.pack(index, status, len(payload)), payload, _CRC.pack(crc32(payload))))
 
 
 def encode_end(frames: int) -> bytes:
     """Return what ends a stream of so many frames."""
     count = _COUNT.pack(frames)
-    return b"".join((_HEADER.pack(END_INDEX, END_STATUS, len(count)), count, _CRC.pack(zlib.crc32(count))))
+    return b"".join((_HEADER.pack(END_INDEX, END_STATUS, len(count)), count, _CRC.pack(crc32(count))))
 
 
 END_BYTES = len(encode_end(0))
@@ -172,7 +172,7 @@ class FrameDecoder:
     def _parse(self, data: bytes, at: int, out: list[Frame | Piece]) -> int:
         """Parse the frames that lie whole in ``data``, from ``at`` on; return where the first that does not begins."""
         index, caps, held_bytes, size = self.received, self._caps, self._held_bytes, len(data)
-        unpack_header, unpack_crc, crc32 = _HEADER.unpack_from, _CRC.unpack_from, zlib.crc32
+        unpack_header, unpack_crc = _HEADER.unpack_from, _CRC.unpack_from
         while at + HEADER_BYTES <= size:
             found, status, length = unpack_header(data, at)
             if found != index or status != 0 or index >= len(caps) or length > caps[index] or self._is_done:
@@ -238,7 +238,7 @@ class FrameDecoder:
         if long.came < long.length:
             data = memoryview(block)[at : at + long.length - long.came]
             out.append(Piece(long.index, long.came, data, long.length))
-            long.crc = zlib.crc32(data, long.crc)
+            long.crc = crc32(data, long.crc)
             long.came += len(data)
             return at + len(data)
         taken = block[at : at + CRC_BYTES - len(self._held)]

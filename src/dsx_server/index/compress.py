@@ -14,6 +14,8 @@ import struct
 import zlib
 from typing import BinaryIO
 
+from dsx.protocol.checksums import crc32
+
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, no time, unknown system
 _LEVEL = 1
 _MEMORY = 9
@@ -43,7 +45,7 @@ class GzipWriter:
             self._file.write(self._compressor.flush(zlib.Z_FULL_FLUSH))
             self._compressor, self._is_hex = _make_compressor(is_hex=is_hex), is_hex
         self._file.write(self._compressor.compress(data))
-        self._crc = zlib.crc32(data, self._crc)
+        self._crc = crc32(data, self._crc)
         self.size += len(data)
 
     def finish(self) -> None:

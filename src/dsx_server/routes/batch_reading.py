@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dsx.errors import ConflictError, DsxError, EntryNotFoundError, InvalidPathError, UnreadableError
+from dsx.protocol.checksums import crc32
 from dsx.protocol.digests import HEAD_BYTES, head_hash
 from dsx.protocol.frames import Status, encode_crc, encode_frame, encode_header
 from dsx.protocol.text import shown
@@ -88,7 +88,7 @@ class LongEntry:
         data = self._entry.read(self.position, self.position + wanted)
         if len(data) < wanted or not self._entry.is_unchanged():
             raise ConflictError(f"{shown(self._path)} changed on the hub while it was being sent")
-        self._crc = zlib.crc32(data, self._crc)
+        self._crc = crc32(data, self._crc)
         self.position += wanted
         return data if self.position < self.stop else data + encode_crc(self._crc)
 
@@ -116,7 +116,7 @@ def read_block(batch: Batch, start: int, stop: int) -> Block:
     for number, result in enumerate(results, start):
         if isinstance(result, Content):
             data = result.data
-            parts += (encode_header(number, Status.OK, len(data)), data, encode_crc(zlib.crc32(data)))
+            parts += (encode_header(number, Status.OK, len(data)), data, encode_crc(crc32(data)))
         else:
             parts.append(_encode_problem(number, result))
     return Block(b"".join(parts), start + len(results), time.perf_counter() - began)

@@ -18,7 +18,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 
-from dsx._batch import MOST_ENTRIES, Asking, Batches, Result, Stopped
+from dsx._batch import Asking, Batches, Result, Stopped
+from dsx._pace import Pace
 from dsx._reads import Origin, Read
 from dsx._transport import Answer
 from dsx.errors import InvalidRequestError
@@ -26,20 +27,8 @@ from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
 
-PARALLEL = 3
-"""How many jobs are under way at once."""
-
-JOB_BYTES = 8 * 1024 * 1024
-"""About how many bytes one job is to bring."""
-
 BUDGET_BYTES = 64 * 1024 * 1024
 """How many bytes may have come and not been taken."""
-
-FIRST_ENTRIES = 64
-"""How many entries a job has while nothing is known of their sizes."""
-
-GROWTH = 4
-"""A job has at most this many times the entries of the one before: the first may have been small ones by chance."""
 
 CLOSING_WAIT_S = 2.0
 """How long, in s, is waited for the threads when nobody wants their results any more; they end by themselves."""
@@ -97,6 +86,7 @@ class Ahead:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._held = 0
+        self._came = 0
         self._is_waiting = False
         self._process = os.getpid()
         self._is_closed = False
@@ -142,6 +132,7 @@ class Ahead:
                 is_first = job is self._jobs[0]
                 if (is_first and self._is_waiting) or more <= 0 or self._held + more <= BUDGET_BYTES:
                     self._held += more
+                    self._came += more
                     job.reserved = reserved
                     job.ready += results
                     self._is_waiting = self._is_waiting and not (is_first and results)
@@ -162,8 +153,8 @@ class Ahead:
                 raise Stopped
 
     def _begin_jobs(self) -> None:
-        """Have `PARALLEL` jobs under way, as long as there are reads."""
-        while len(self._jobs) < PARALLEL:
+        """Have as many jobs under way as the hub takes, as long as there are reads."""
+        while len(self._jobs) < self._batches.parallel:
             reads = self._pace.cut(self._reads)
             if not reads:
                 return
@@ -193,14 +184,22 @@ class Ahead:
                 self._held -= taken
                 self._is_waiting = not job.ready
                 self._changed.notify_all()
-                while not job.ready and not job.is_done:
-                    self._changed.wait()
+                self._wait_for(job)
                 results, job.ready = job.ready, []
                 self._is_waiting = False
             if not results:
                 return
             taken = sum(len(result) for result in results if isinstance(result, bytes))
             yield results
+
+    def _wait_for(self, job: Job) -> None:
+        """Wait for results of a job, and note how quickly bytes come while somebody waits for them."""
+        if job.ready or job.is_done:
+            return
+        began, came = time.monotonic(), self._came
+        while not job.ready and not job.is_done:
+            self._changed.wait()
+        self._pace.note_speed(self._came - came, time.monotonic() - began)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -233,41 +232,6 @@ def _close_all() -> None:
     """
     for ahead in list(_under_way):
         ahead.close()
-
-
-class Pace:
-    """Cuts reads into jobs of about `JOB_BYTES`, by what is known of their sizes."""
-
-    def __init__(self) -> None:
-        self._mean_bytes: float | None = None
-        self._last_count = FIRST_ENTRIES
-
-    def note(self, results: Sequence[Result]) -> None:
-        """Learn from results that have come."""
-        sizes = [len(result) for result in results if isinstance(result, bytes)]
-        if sizes:
-            mean = sum(sizes) / len(sizes)
-            self._mean_bytes = mean if self._mean_bytes is None else (self._mean_bytes + mean) / 2
-
-    def cut(self, reads: Iterator[Read]) -> list[Read]:
-        """Take the reads of the next job; none when there are no more."""
-        job: list[Read] = []
-        size = 0.0
-        guessed = 0
-        for read in reads:
-            job.append(read)
-            expected = read.expected_bytes
-            guessed += expected is None
-            size += (self._mean_bytes or 0.0) if expected is None else expected
-            if size >= JOB_BYTES or len(job) >= MOST_ENTRIES or guessed >= self._most_guessed():
-                break
-        if guessed:
-            self._last_count = max(FIRST_ENTRIES, len(job))
-        return job
-
-    def _most_guessed(self) -> int:
-        """How many entries of unknown size a job may have."""
-        return FIRST_ENTRIES if self._mean_bytes is None else self._last_count * GROWTH
 
 
 def iter_bytes(

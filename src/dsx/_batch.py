@@ -40,6 +40,9 @@ from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
 
+PARALLEL = 3
+"""How many requests are under way at once, at most."""
+
 MOST_ENTRIES = 2048
 """How many entries are asked for at once, at most."""
 
@@ -71,12 +74,15 @@ class Batches:
         transport: The hub.
         are_known: Whether the hub knows batches, as far as anybody has found out.
         most_entries: How many entries it takes in one.
+        parallel: How many requests it takes at once: one less for every time that it was too busy, one more for every
+            one that it answered to its end.
     """
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.are_known = True
         self.most_entries = MOST_ENTRIES
+        self.parallel = PARALLEL
 
     def ask(
         self, origin: Origin, reads: Sequence[Read], watch: Callable[[Answer], object]
@@ -109,6 +115,7 @@ class Batches:
             decoder.finish()
         except IntegrityError as error:  # nothing that came is wrong
             raise HubUnreachableError(str(error)) from error
+        self.parallel = min(PARALLEL, self.parallel + 1)
 
 
 class Outlet(Protocol):
@@ -189,6 +196,8 @@ class Asking:
                 return
             if self._can_ask_otherwise(error, stop - first):
                 return
+            if error.code == "busy":
+                self._batches.parallel = max(1, self._batches.parallel - 1)
             self._name_in(error)
             try:
                 self._wait_after(error)

@@ -30,6 +30,7 @@ DSX_TIERS = [
     {"dsx._transport", "dsx._ledger", "dsx._partials", "dsx._manifest_files", "dsx._scan", "dsx._reads"},
     {"dsx._cache", "dsx._fetch", "dsx._revisions"},
     {"dsx._manifests", "dsx._download", "dsx._cleaning", "dsx._batch"},
+    {"dsx._pace"},
     {"dsx._ahead"},
     {"dsx.client"},
     {"dsx"},

@@ -14,6 +14,7 @@ import pytest
 
 import dsx._ahead
 import dsx._batch
+import dsx._pace
 from dsx import (
     ConflictError,
     DatasetHubClient,
@@ -314,6 +315,34 @@ def test_busy_hub_is_asked_again_when_it_says(
     hub = start_scripted(First(files, refuse, note))
     assert read_all(connect(hub.url), list(files)) == list(files.items())
     assert came[1] - came[0] >= 1
+
+
+def test_hub_that_takes_one_batch_at_once_gets_one_at_once(
+    connect: Connect, start_scripted: StartScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dsx._pace, "JOB_BYTES", 20_000)
+    monkeypatch.setattr(dsx._pace, "LEAST_JOB_BYTES", 20_000)
+    shorten_waits(monkeypatch)
+    files = make_files(2000)
+    honest = HonestScript(files)
+    under_way = threading.Semaphore()
+
+    def script(request: Request) -> Reply:
+        if request.method != "POST":
+            return honest(request)
+        if not under_way.acquire(blocking=False):
+            return answer_problem(429, "busy", "one at a time", Retry_After="0")
+        try:
+            time.sleep(0.01)
+            return honest(request)
+        finally:
+            under_way.release()
+
+    hub = start_scripted(script)
+    client = connect(hub.url)
+    client.load_manifest("cats")
+    assert read_all(client, list(files)) == list(files.items())
+    assert len(hub.of("POST")) < 2 * 2000 * 1000 / 20_000
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "route_not_found"), (405, "method_not_allowed")])

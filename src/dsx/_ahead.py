@@ -154,7 +154,7 @@ class Ahead:
 
     def _begin_jobs(self) -> None:
         """Have as many jobs under way as the hub takes, as long as there are reads."""
-        while len(self._jobs) < self._batches.parallel:
+        while len(self._jobs) < int(self._batches.parallel):
             reads = self._pace.cut(self._reads)
             if not reads:
                 return

@@ -43,6 +43,9 @@ log = logging.getLogger("dsx")
 PARALLEL = 3
 """How many requests are under way at once, at most."""
 
+RECOVERY = 0.1
+"""After ten requests that a hub has answered, one more at once is tried on it."""
+
 MOST_ENTRIES = 2048
 """How many entries are asked for at once, at most."""
 
@@ -74,15 +77,15 @@ class Batches:
         transport: The hub.
         are_known: Whether the hub knows batches, as far as anybody has found out.
         most_entries: How many entries it takes in one.
-        parallel: How many requests it takes at once: one less for every time that it was too busy, one more for every
-            one that it answered to its end.
+        parallel: How many requests it takes at once: one less for every time that it was too busy, `RECOVERY` more for
+            every one that it answered to its end.
     """
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.are_known = True
         self.most_entries = MOST_ENTRIES
-        self.parallel = PARALLEL
+        self.parallel: float = PARALLEL
 
     def ask(
         self, origin: Origin, reads: Sequence[Read], watch: Callable[[Answer], object]
@@ -115,7 +118,7 @@ class Batches:
             decoder.finish()
         except IntegrityError as error:  # nothing that came is wrong
             raise HubUnreachableError(str(error)) from error
-        self.parallel = min(PARALLEL, self.parallel + 1)
+        self.parallel = min(PARALLEL, self.parallel + RECOVERY)
 
 
 class Outlet(Protocol):

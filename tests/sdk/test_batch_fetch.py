@@ -342,7 +342,7 @@ def test_hub_that_takes_one_batch_at_once_gets_one_at_once(
     client = connect(hub.url)
     client.load_manifest("cats")
     assert read_all(client, list(files)) == list(files.items())
-    assert len(hub.of("POST")) < 2 * 2000 * 1000 / 20_000
+    assert len(hub.of("POST")) < 125  # 100 that bring something; they are 160 when three are always tried
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "route_not_found"), (405, "method_not_allowed")])

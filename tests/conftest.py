@@ -137,6 +137,22 @@ def hub(start_hub: Callable[..., HubProcess]) -> HubProcess:
 
 
 @pytest.fixture
+def powerless_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_hub: Callable[..., HubProcess]) -> HubProcess:
+    """A hub on ``served`` that file permissions hold for, even where the tests run as root."""
+    if os.name == "posix" and os.geteuid() == 0:
+        launcher = tmp_path / "powerless.py"
+        launcher.write_text(
+            "import ctypes, os, sys\n"
+            "for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH\n"
+            "    if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP\n"
+            "        sys.exit('the capability could not be dropped')\n"
+            f"os.execv(sys.executable, [sys.executable, {str(LAUNCHER)!r}])\n"
+        )
+        monkeypatch.setattr(sys.modules[__name__], "LAUNCHER", launcher)
+    return start_hub()
+
+
+@pytest.fixture
 def raw_request() -> Callable[[HubProcess, bytes], bytes]:
     """Send bytes to a hub as they are and return all that comes back until it closes."""
 

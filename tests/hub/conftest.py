@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,6 @@ import uvicorn
 from dsx_server import Settings
 from dsx_server.app import create_app
 from dsx_server.storage import Storage
-from tests import conftest
 from tests.conftest import KEY, HubProcess
 
 WAIT_S = 20
@@ -163,19 +161,3 @@ def start_in_process(tmp_path: Path, served: Path) -> Iterator[Callable[[Storage
     yield start
     for hub in hubs:
         hub.stop()
-
-
-@pytest.fixture
-def powerless_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_hub: Callable[..., HubProcess]) -> HubProcess:
-    """A hub on ``served`` that file permissions hold for, even where the tests run as root."""
-    if os.name == "posix" and os.geteuid() == 0:
-        launcher = tmp_path / "powerless.py"
-        launcher.write_text(
-            "import ctypes, os, sys\n"
-            "for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH\n"
-            "    if ctypes.CDLL(None).prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP\n"
-            "        sys.exit('the capability could not be dropped')\n"
-            f"os.execv(sys.executable, [sys.executable, {str(conftest.LAUNCHER)!r}])\n"
-        )
-        monkeypatch.setattr(conftest, "LAUNCHER", launcher)
-    return start_hub()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from dsx import ConflictError, DatasetHubClient, DatasetNotFoundError, EntryNotFoundError, UnreadableError
+from dsx import (
+    AccessDeniedError,
+    ConflictError,
+    DatasetHubClient,
+    DatasetNotFoundError,
+    EntryNotFoundError,
+    UnreadableError,
+)
 from dsx._ahead import Ahead
 from dsx._reads import Origin, Read
 from tests.conftest import KEY, HubProcess, write_files
@@ -117,15 +124,42 @@ def test_entry_that_is_missing_among_thousands_is_named(
         client.read_ranges("cats", [(path, 0, 1) for path in paths])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_entry_that_cannot_be_read_is_skipped_or_raised(
-    client: DatasetHubClient, files: dict[str, bytes], served: Path
+def test_one_of_ten_thousand_entries_that_cannot_be_read_is_skipped_or_raised(
+    powerless_hub: HubProcess, served: Path
 ) -> None:
-    paths = sorted(files)[:500]
-    (served / "cats" / paths[99]).chmod(0)
-    assert [path for path, _ in client.iter_file_bytes("cats", paths, on_error="skip")] == paths[:99] + paths[100:]
-    with pytest.raises(UnreadableError, match=paths[99][:8]):
-        list(client.iter_file_bytes("cats", paths))
+    files = make_files(10_000)
+    write_files(served / "cats", files)
+    paths = shuffled(list(files))
+    (served / "cats" / paths[7777]).chmod(0)
+    with DatasetHubClient(powerless_hub.url, KEY, cache_dir=None) as client:
+        client.load_manifest("cats")
+        expected = [(path, files[path]) for path in paths if path != paths[7777]]
+        assert list(client.iter_file_bytes("cats", paths, on_error="skip")) == expected
+        results = client.iter_file_bytes("cats", paths)
+        assert list(itertools.islice(results, 7777)) == expected[:7777]
+        with pytest.raises(UnreadableError, match=paths[7777][:8]):
+            next(results)
+
+
+def test_key_that_is_revoked_in_the_middle_ends_what_is_left(hub: HubProcess, files: dict[str, bytes]) -> None:
+    paths = shuffled(list(files) * 2)
+    with ExitStack() as stack:
+        proxy = Proxy(hub.port)
+        stack.callback(proxy.stop)
+        client = stack.enter_context(DatasetHubClient(proxy.url, KEY, cache_dir=None))
+        results = client.iter_file_bytes("cats", paths)
+        proxy.hold_after(100_000)  # less than comes before anything is taken
+        got = [next(results)]
+        assert proxy.held.wait(WAIT_S)
+        hub.kill()
+        hub.env["DSX_API_KEY"] = "another key than before"
+        hub.start()
+        proxy.cut()
+        proxy.release()
+        with pytest.raises(AccessDeniedError, match="did not accept the API key"):
+            got.extend(results)
+        assert got == [(path, files[path]) for path in paths[: len(got)]]
+        assert len(got) < len(paths)
 
 
 def test_dataset_that_is_not_there_says_which_are(client: DatasetHubClient) -> None:

@@ -255,9 +255,41 @@ def test_process_that_watches_ends_with_the_hub(start: Callable[..., InProcessHu
     wait_until(lambda: not watchers(), "it has ended")
 
 
-def test_process_that_watches_says_why_it_cannot(tmp_path: Path) -> None:
-    command = [sys.executable, "-S", "-P", str(watching.PROGRAM), str(tmp_path)]  # -S: no package is installed
-    result = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=30, check=False)
-    assert result.returncode == 1
-    assert "watchfiles" in json.loads(result.stdout)["error"]
-    assert "Traceback" not in result.stderr
+ELSEWHERE = Path(watching.__file__).with_name("watch_process.py")
+
+
+@pytest.fixture
+def watch_elsewhere(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Run the process that watches where there is no inotify; arguments are options of Python."""
+
+    def begin(*options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *options, "-P", str(ELSEWHERE), str(tmp_path)]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return begin
+
+
+def test_process_that_watches_elsewhere_says_why_it_cannot(
+    watch_elsewhere: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = watch_elsewhere("-S")  # no package is installed
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "watchfiles" in json.loads(output)["error"]
+    assert "Traceback" not in errors
+
+
+def test_process_that_watches_elsewhere_tells_of_a_change(
+    watch_elsewhere: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("watchfiles")
+    with watch_elsewhere() as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert json.loads(process.stdout.readline()) is None
+        write_files(tmp_path, {"new": b"n"})
+        assert json.loads(process.stdout.readline()) == str(tmp_path / "new")
+        process.stdin.close()
+        assert process.wait(30) == 0

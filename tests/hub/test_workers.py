@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dsx_server.index import watching
 from tests.conftest import KEY, LAUNCHER, HubProcess, write_files
 from tests.hub.conftest import WAIT_S, ask, connect, format_request, parse_answer, receive_all, wait_until
 
@@ -224,7 +225,7 @@ def test_all_processes_killed_at_once_are_replaced(served: Path, start_hub: Star
 
 
 def watch_is_there(hub: HubProcess) -> bool:
-    return any(runs(each, "watch_process") for each in processes_of(hub))
+    return any(runs(each, watching.PROGRAM.name) for each in processes_of(hub))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -19,7 +19,9 @@ from dsx_server.storage import Storage, Watchable
 
 log = logging.getLogger("dsx.index")
 
-PROGRAM = Path(__file__).with_name("watch_process.py")
+HAS_INOTIFY = sys.platform == "linux"
+
+PROGRAM = Path(__file__).with_name("watch_inotify.py" if HAS_INOTIFY else "watch_process.py")
 
 AGAIN_S = 30.0
 AGAIN_AT_MOST_S = 3600.0
@@ -30,8 +32,8 @@ LOOK_S = 0.5
 
 
 def can_watch() -> bool:
-    """Tell whether the package that watches folders is installed."""
-    return importlib.util.find_spec("watchfiles") is not None
+    """Tell whether folders can be watched: elsewhere than on Linux it takes a package."""
+    return HAS_INOTIFY or importlib.util.find_spec("watchfiles") is not None
 
 
 class Watcher:
@@ -95,8 +97,7 @@ class Watcher:
             self._keeper.note_watched({})
         if self._pause_s == AGAIN_S:
             log.warning(
-                "changes cannot be watched (%s); they are looked for every DSX_RESCAN_S seconds instead. On Linux, "
-                "sysctl fs.inotify.max_user_watches says how many folders can be watched",
+                "changes cannot be watched (%s); they are looked for every DSX_RESCAN_S seconds instead",
                 watch.error or "the process that watched has ended",
             )
         self._pause_s = min(2 * self._pause_s, AGAIN_AT_MOST_S)
@@ -171,7 +172,7 @@ def _locate(path: str, folders: Mapping[str, Watchable]) -> Iterator[tuple[str, 
         elif path.startswith(root + os.sep):
             relative = path[len(root) + 1 :].replace(os.sep, "/")
             yield dataset, relative[: relative.rfind("/") + 1]
-            if os.path.isdir(path):  # noqa: PTH112 -- Path.is_dir() raises where it may not look
+            if not path.endswith(os.sep) and os.path.isdir(path):  # noqa: PTH112 -- Path.is_dir() raises where it may not look
                 yield dataset, relative + "/"
 
 

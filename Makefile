@@ -1,9 +1,9 @@
 # Development targets; `make help` lists them. Run inside the virtual environment that README.md sets up.
 
-.PHONY: help check format lint types test bench-index bench-index-ci
+.PHONY: help check format lint types test bench-index bench-index-ci bench-transfer bench-transfer-ci
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 check: lint types test  ## What CI runs: format, lint, types, tests
 
@@ -26,3 +26,9 @@ bench-index:  ## Measure the index on a million files; its figures belong into d
 
 bench-index-ci:  ## The same on 100,000 files
 	python benchmarks/index.py --files 100000 --out build/bench-index-ci.json
+
+bench-transfer:  ## Measure what reading many files takes, beside other ways (extra bench); figures for docs/performance.md
+	python benchmarks/transfer.py --out build/bench-transfer.json
+
+bench-transfer-ci:  ## The same with few files, to see that everything works
+	python benchmarks/transfer.py --scale trial --rounds 1 --out build/bench-transfer-ci.json

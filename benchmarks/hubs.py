@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -21,6 +21,7 @@ from measuring import BenchmarkError, wait_for
 from memory import MemoryWatch
 
 ROOT = Path(__file__).resolve().parent.parent
+LAUNCHER = str(ROOT / "server" / "server.py")
 KEY = "benchmark-key-0123456789"
 HOST = "127.0.0.1"
 
@@ -54,6 +55,12 @@ class Answer(NamedTuple):
 class Hub:
     """``python server/server.py`` on one served folder; `run_hub` starts and stops it.
 
+    Args:
+        served: The served folder.
+        state: Its state folder, and where it runs.
+        variables: More of its variables.
+        command: Another script that starts a hub and says where it listens, with its arguments.
+
     Attributes:
         listening: When it said that it listens, on the clock of `time.perf_counter`.
         start_s: How long that took since its process was started.
@@ -61,13 +68,15 @@ class Hub:
         lines: What it has logged.
     """
 
-    def __init__(self, served: Path, state: Path, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, served: Path, state: Path, variables: Mapping[str, str], command: Sequence[str] = (LAUNCHER,)
+    ) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith("DSX_")}
         env |= {"DSX_API_KEY": KEY, "DSX_DATASET_PATH": str(served), "DSX_STATE_DIR": str(state)}
         env |= {"DSX_HOST": HOST, "DSX_PORT": "0", **variables}
         began = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server" / "server.py")],
+            [sys.executable, *command],
             env=env,
             cwd=state,
             stdout=subprocess.PIPE,

@@ -27,19 +27,21 @@ class BenchmarkError(Exception):
 
 
 class Due(NamedTuple):
-    """What a figure may be at most.
+    """What a figure may be at most, or has to be at least.
 
     Attributes:
         name: What is measured.
-        limit: The most that it may be, in ``unit``; with ``base``, so many times that.
-        unit: ``s``, ``MB`` (a million bytes), or empty for a count.
+        limit: The most or the least that it may be, in ``unit``; with ``base``, so many times that.
+        unit: ``s``, ``MB`` (a million bytes), something per s, or empty for a count.
         base: What it is held against, of the same run; empty when the limit stands for itself.
+        is_least: Whether the limit is the least that it may be.
     """
 
     name: str
     limit: float
     unit: str = "s"
     base: str = ""
+    is_least: bool = False
 
 
 class Results:
@@ -48,11 +50,13 @@ class Results:
     Args:
         dues: What is due, by key, in the order of the table.
         about: Command, date and machine, as `describe_run` gives them.
+        aloud: Whether they are; a benchmark that fills the figures in more than once does not want it.
     """
 
-    def __init__(self, dues: Mapping[str, Due], about: Mapping[str, object]) -> None:
+    def __init__(self, dues: Mapping[str, Due], about: Mapping[str, object], *, aloud: bool = True) -> None:
         self._dues = dues
         self._about = about
+        self._say = say if aloud else _keep_silent
         self._figures: dict[str, dict[str, Any]] = {}
         self._facts: list[dict[str, Any]] = []
 
@@ -65,22 +69,23 @@ class Results:
             base: What a relative limit is relative to, in the figure's unit.
         """
         due, value = self._dues[key], median(values)
-        most = due.limit if base is None else due.limit * base
-        verdict = "ok" if value <= most else "missed"
-        ratio = value / most if most else None
-        self._set(key, verdict, base_measured=base, due=most, measured=value, values=values, ratio=ratio)
-        say(f"{due.name}: {format_value(value, due.unit)}, {verdict}")
+        limit = due.limit if base is None else due.limit * base
+        is_met = value >= limit if due.is_least else value <= limit
+        verdict = "ok" if is_met else "missed"
+        ratio = value / limit if limit else None
+        self._set(key, verdict, base_measured=base, due=limit, measured=value, values=values, ratio=ratio)
+        self._say(f"{due.name}: {format_value(value, due.unit)}, {verdict}")
 
     def give_up(self, key: str, reason: str) -> None:
         """Say why a figure could not be measured; one that was stays."""
         if key not in self._figures:
             self._set(key, "not measured", reason=reason)
-            say(f"{self._dues[key].name}: not measured: {reason}")
+            self._say(f"{self._dues[key].name}: not measured: {reason}")
 
     def note(self, name: str, value: float, unit: str = "s") -> None:
         """Add something that was measured and that nothing is due for."""
         self._facts.append({"name": name, "measured": value, "unit": unit})
-        say(f"{name}: {format_value(value, unit)}")
+        self._say(f"{name}: {format_value(value, unit)}")
 
     def to_document(self) -> dict[str, Any]:
         """Return the run as the JSON file holds it."""
@@ -103,6 +108,10 @@ class Results:
 def say(text: str) -> None:
     """Tell whoever waits how far it is; the table alone goes to stdout."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _keep_silent(_text: str) -> None:
+    pass
 
 
 def wait_for(look: Callable[[], T | None], what: str, *, limit_s: float, pause_s: float = 0.05) -> T:
@@ -167,7 +176,7 @@ def render(document: Mapping[str, Any]) -> str:
     figures += map(_render_figure, document["figures"])
     facts = ["| measured beside them | |", "|---|---|"]
     facts += [f"| {fact['name']} | {format_value(fact['measured'], fact['unit'])} |" for fact in document["facts"]]
-    return "\n".join([about, "", *figures, "", *facts])
+    return "\n".join([about, "", *figures, *(["", *facts] if document["facts"] else [])])
 
 
 def _render_figure(figure: Mapping[str, Any]) -> str:
@@ -177,6 +186,8 @@ def _render_figure(figure: Mapping[str, Any]) -> str:
         due = f"{figure['limit']:g} x {figure['base']}"
         if figure["due"] is not None:
             due += f" = {format_value(figure['due'], unit)}"
+    if figure.get("is_least"):
+        due = f"at least {due}"
     cells = [
         figure["name"],
         due,
@@ -198,7 +209,7 @@ def _render_values(middle: float, values: Sequence[float], unit: str) -> str:
 def format_value(value: float, unit: str) -> str:
     """Write a number with its unit; times to the tenth of a millisecond."""
     digits = {"s": 2 if value >= 0.1 else 4, "MB": 0}.get(unit, 0)
-    return f"{value:.{digits}f} {unit}".rstrip()
+    return f"{value:,.{digits}f} {unit}".rstrip()
 
 
 def write_json(document: Mapping[str, Any], file: Path) -> None:
@@ -219,6 +230,11 @@ def write_docs(text: str, page: Path, name: str) -> None:
     if not found or not found_end:
         raise BenchmarkError(f"{page} has no place between {begin} and {end}")
     page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def is_measured(document: Mapping[str, Any]) -> bool:
+    """Tell whether every figure was measured, whatever it is."""
+    return all(figure["measured"] is not None for figure in document["figures"])
 
 
 def is_met(document: Mapping[str, Any]) -> bool:

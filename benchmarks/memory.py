@@ -48,6 +48,19 @@ def read_memory(pid: int) -> Memory | None:
     return Memory(rss, peak)
 
 
+def reset_peak(pid: int) -> Memory | None:
+    """Let the peak of a process begin anew, where the system can, and return what it takes.
+
+    Source:
+        proc_pid_clear_refs(5): 5 resets ``VmHWM``.
+    """
+    try:
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        pass  # the peak is then that of its whole life: no less
+    return read_memory(pid)
+
+
 def list_children(pid: int) -> list[int]:
     """Return the processes that a process has started and theirs; none where there is no ``/proc``."""
     found: list[int] = []

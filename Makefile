@@ -1,6 +1,6 @@
 # Development targets; `make help` lists them. Run inside the virtual environment that README.md sets up.
 
-.PHONY: help check format lint types test bench-index bench-index-ci bench-transfer bench-transfer-ci
+.PHONY: help check format lint types test bench-index bench-index-ci bench-transfer bench-transfer-ci bench-file
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -32,3 +32,6 @@ bench-transfer:  ## Measure what reading many files takes, beside other ways (ex
 
 bench-transfer-ci:  ## The same with few files, to see that everything works
 	python benchmarks/transfer.py --scale trial --rounds 1 --out build/bench-transfer-ci.json
+
+bench-file:  ## Measure GET /file beside nginx and a plain FastAPI hub; needs wrk
+	python benchmarks/file_endpoint.py --out build/bench-file.json

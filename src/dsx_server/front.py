@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dsx.errors import DsxError, HubTimeoutError
 from dsx.protocol.models import PROBLEM_TYPE
+from dsx_server.access_log import AccessLog
 from dsx_server.activity import Activity
 from dsx_server.auth import Keyring
 from dsx_server.problems import ProblemError, describe_error, format_problem
+from dsx_server.routes.wire import Answer, Patience
 
 log = logging.getLogger("dsx.hub")
-access_log = logging.getLogger("dsx.access")
 
 PUBLIC_PATHS = frozenset({"/health", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 PUBLIC_PREFIX = "/static-offline-docs/"
@@ -36,7 +37,8 @@ class Front:
 
     Args:
         app: FastAPI with all other routes.
-        data_routes: First path segment of each data route, with its ASGI application.
+        data_routes: First path segment of each data route, with its ASGI application. If that has ``answer_at_once``,
+            which takes a scope and returns a whole answer or None, it is asked first: it never waits.
         keyring: The keys that open the door.
         activity: Counts the requests for data.
         close: Lets go of what the routes hold open; may be called twice.
@@ -55,7 +57,17 @@ class Front:
         self._data_routes = dict(data_routes)
         self._keyring = keyring
         self._activity = activity
-        self.close = close
+        self._close = close
+        self._at_once: dict[str, Callable[[Scope], Answer | None]] = {
+            name: route.answer_at_once for name, route in data_routes.items() if hasattr(route, "answer_at_once")
+        }
+        self._access_log = AccessLog()
+        self._patience = Patience()
+
+    def close(self) -> None:
+        """Let go of what the routes hold open; may be called twice."""
+        self._access_log.flush()
+        self._close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,15 +75,23 @@ class Front:
             return
         exchange = _Exchange(scope, send)
         try:
-            await self._answer(scope, receive, exchange)
+            answer = self._begin(scope, exchange)
+            if answer is None:
+                await self._answer(scope, receive, exchange)
+            else:
+                await send(exchange.start(answer))
+                await self._patience.send_body(send, answer.body)
+                exchange.end()
         except asyncio.CancelledError:
             exchange.verdict = "stopped"
         except Exception as error:  # noqa: BLE001 -- the outermost door: a client gets an answer whatever happens
             await exchange.fail(error)
         finally:
-            exchange.log_line()
+            if self._access_log.is_on:
+                self._access_log.add(exchange.format_line())
 
-    async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+    def _begin(self, scope: Scope, exchange: _Exchange) -> Answer | None:
+        """Check the key; return the answer, if one can be given at once."""
         scope["dsx.request_id"] = exchange.request_id
         path = scope["path"]
         if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_PREFIX):
@@ -79,7 +99,14 @@ class Front:
             if principal is None:
                 raise ProblemError("unauthorized", _KEY_NEEDED, {"WWW-Authenticate": "Bearer"})
             scope["dsx.principal"] = principal
-        data_route = self._data_routes.get(path.split("/", 2)[1]) if path.count("/") >= 2 else None
+        answer_at_once = self._at_once.get(_first_of(path))
+        answer = None if answer_at_once is None else answer_at_once(scope)
+        if answer is not None:
+            self._activity.note_busy()
+        return answer
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        data_route = self._data_routes.get(_first_of(scope["path"]))
         if data_route is not None:
             with self._activity.busy():
                 await data_route(scope, receive, exchange.send)
@@ -94,7 +121,7 @@ class _Exchange:
     """One request and its answer, as far as the front door sees them."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self.request_id = secrets.token_hex(6)
+        self.request_id = f"{random.getrandbits(48):012x}"
         self.verdict = ""
         self._scope = scope
         self._send = send
@@ -112,6 +139,17 @@ class _Exchange:
             self._sent_bytes += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)
         await self._send(message)
+
+    def start(self, answer: Answer) -> Message:
+        """Return the message that begins a whole answer, with the request id added to the headers."""
+        self._status, headers, body = answer
+        self._sent_bytes = len(body)
+        headers = [*headers, (b"x-request-id", self.request_id.encode())]
+        return {"type": "http.response.start", "status": self._status, "headers": headers}
+
+    def end(self) -> None:
+        """Note that the whole answer was sent."""
+        self._complete = True
 
     async def fail(self, error: Exception) -> None:
         """Answer with a problem, or break the connection when the answer is already under way."""
@@ -143,21 +181,21 @@ class _Exchange:
         if isinstance(transport, asyncio.Transport):
             transport.abort()
 
-    def log_line(self) -> None:
-        """Write the access line: the path as it was sent, percent-encoded, without its query."""
-        if not access_log.isEnabledFor(logging.INFO):
-            return
+    def format_line(self) -> str:
+        """Word the access line: the path as it was sent, percent-encoded, without its query."""
         scope: Mapping[str, Any] = self._scope
+        address = scope["client"][0] if scope.get("client") else "-"
+        path = scope["raw_path"].decode("ascii", "backslashreplace")
         sent = 0 if scope["method"] == "HEAD" else self._sent_bytes
+        took_ms = (time.perf_counter() - self._began) * 1000
         verdict = self.verdict or ("" if self._complete else "aborted")
-        access_log.info(
-            "%s %s %s %d %d B %.1f ms id=%s%s",
-            scope["client"][0] if scope.get("client") else "-",
-            scope["method"],
-            scope["raw_path"].decode("ascii", "backslashreplace"),
-            self._status,
-            sent,
-            (time.perf_counter() - self._began) * 1000,
-            self.request_id,
-            f" {verdict}" if verdict else "",
+        return (
+            f"{address} {scope['method']} {path} {self._status} {sent} B {took_ms:.1f} ms id={self.request_id}"
+            f"{' ' if verdict else ''}{verdict}"
         )
+
+
+def _first_of(path: str) -> str:
+    """Return the first segment of a path that has more; empty otherwise."""
+    parts = path.split("/", 2)
+    return parts[1] if len(parts) == 3 else ""

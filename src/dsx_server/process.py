@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -13,6 +15,7 @@ from typing import NoReturn
 
 import uvicorn
 
+from dsx_server.access_log import LINE_FORMAT
 from dsx_server.front import Front
 from dsx_server.settings import Settings
 
@@ -42,6 +45,17 @@ def tune_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets this user have: a thousand idle connections are soon there."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        return  # Windows, which has no such limit
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS says "unlimited" and refuses that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def tune_allocator() -> None:
     """Have memory that was freed kept for the next block, where the C library is glibc.
 
@@ -57,9 +71,7 @@ def tune_allocator() -> None:
 
 def configure_logging(settings: Settings) -> None:
     """Send the log to stderr, one line an event."""
-    logging.basicConfig(
-        level=settings.log_level_number, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
+    logging.basicConfig(level=settings.log_level_number, format=LINE_FORMAT, stream=sys.stderr, force=True)
     logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, settings.log_level_number))
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

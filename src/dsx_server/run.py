@@ -16,7 +16,7 @@ from dsx.protocol.text import printable
 from dsx.protocol.version import __version__
 from dsx_server.app import create_app
 from dsx_server.front import Front
-from dsx_server.process import configure_logging, make_server, tune_allocator, tune_collector
+from dsx_server.process import configure_logging, make_server, raise_descriptor_limit, tune_allocator, tune_collector
 from dsx_server.settings import Settings, SettingsError
 from dsx_server.storage import LocalStorage
 from dsx_server.workers import Workers
@@ -33,6 +33,7 @@ def serve(settings: Settings) -> int:
     configure_logging(settings)
     tune_allocator()
     tune_collector()
+    raise_descriptor_limit()
     if settings.workers > 1:
         return _serve_with_workers(settings)
     app, listener = _prepare(settings)

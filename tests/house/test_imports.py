@@ -37,10 +37,17 @@ DSX_TIERS = [
     {"dsx.cli"},
 ]
 SERVER_TIERS = [
-    {"dsx_server.filesystems", "dsx_server.activity", "dsx_server.auth", "dsx_server.problems"},
+    {
+        "dsx_server.filesystems",
+        "dsx_server.access_log",
+        "dsx_server.activity",
+        "dsx_server.auth",
+        "dsx_server.problems",
+    },
     {"dsx_server.settings", "dsx_server.storage"},
     {"dsx_server.index"},
-    {"dsx_server.front", "dsx_server.routes", "dsx_server.backstage", "dsx_server.remote"},
+    {"dsx_server.routes", "dsx_server.backstage", "dsx_server.remote"},
+    {"dsx_server.front"},
     {"dsx_server.app"},
     {"dsx_server.process"},
     {"dsx_server.workers"},

@@ -15,7 +15,7 @@ import pytest
 
 from dsx.errors import IntegrityError
 from dsx.protocol.frames import Status
-from dsx_server.routes import batch_request, batch_sending
+from dsx_server.routes import batch_request, wire
 from dsx_server.routes.batch_budget import ByteBudget
 from dsx_server.storage import LocalStorage
 from tests.conftest import KEY, HubProcess, write_files
@@ -248,7 +248,7 @@ def test_reader_that_stopped_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(batch_sending, "WRITE_WAIT_S", 0.2)
+    monkeypatch.setattr(wire, "WRITE_WAIT_S", 0.2)
     hub = start_in_process(LocalStorage(served))
     with send_only(hub, "cats", heavy) as connection:
         wait_until(lambda: "took nothing" in caplog.text, "the hub gave up")

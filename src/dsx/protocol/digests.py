@@ -23,7 +23,7 @@ WANT_SHA256 = "sha-256=10"
 """Value of ``Want-Repr-Digest`` that asks the hub for an entry's digest."""
 
 
-def head_hash(head: bytes | memoryview) -> str:
+def head_hash(head: bytes | bytearray | memoryview) -> str:
     """Return the head hash: MD5, as 32 hex digits, of the first `HEAD_BYTES` of ``head``."""
     return hashlib.md5(head[:HEAD_BYTES], usedforsecurity=False).hexdigest()
 

@@ -21,7 +21,7 @@ from dsx_server.routes.access import reading
 from dsx_server.routes.batch_budget import ByteBudget, Share
 from dsx_server.routes.batch_reading import Batch
 from dsx_server.routes.batch_request import check_headers, parse_dataset, parse_wanted, read_body
-from dsx_server.routes.batch_sending import Sender, Wire
+from dsx_server.routes.batch_sending import BatchWire, Sender
 from dsx_server.storage import Storage
 
 BATCH_THREADS = 32
@@ -53,7 +53,7 @@ class BatchRoute:
         check_headers(scope["headers"])
         with closing(Share(self._budget)) as share:
             batch = await self._accept(dataset, scope["dsx.principal"], receive, share)
-            with closing(Wire(send, receive)) as wire:
+            with closing(BatchWire(send, receive)) as wire:
                 await Sender(batch, wire, budget=self._budget, threads=self._threads).send_all()
 
     async def _accept(self, dataset: str, principal: Principal, receive: Receive, share: Share) -> Batch:

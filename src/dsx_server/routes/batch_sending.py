@@ -12,15 +12,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from starlette.types import Receive, Send
-
-from dsx.errors import HubTimeoutError
 from dsx.protocol.frames import FRAMES_TYPE, STREAM_HEAD, encode_end
 from dsx_server.routes.batch_budget import ByteBudget
 from dsx_server.routes.batch_reading import WHOLE_BYTES, Batch, Block, LongEntry, read_block
-
-WRITE_WAIT_S = 30.0
-"""How long, in s, a client may take nothing before the connection is broken."""
+from dsx_server.routes.wire import Wire
 
 BLOCK_BYTES = 896 * 1024
 TIGHT_BLOCK_BYTES = 64 * 1024
@@ -57,50 +52,18 @@ SMALL_BYTES = 16 * 1024
 T = TypeVar("T")
 
 
-class Wire:
-    """The client's end of one batch.
+class BatchWire(Wire):
+    """The client's end of one batch."""
 
-    Args:
-        send: Takes the messages of the answer.
-        receive: Tells when the client has gone.
-    """
+    _has_begun = False
 
-    def __init__(self, send: Send, receive: Receive) -> None:
-        self._send = send
-        self._gone = asyncio.ensure_future(_wait_for_disconnect(receive))
-        self._has_begun = False
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether nobody listens any more."""
-        return self._gone.done()
-
-    async def send(self, data: bytes, *, is_last: bool = False) -> None:
-        """Send bytes of the stream; return when the system has taken nearly all of them.
-
-        Raises:
-            HubTimeoutError: The client takes nothing.
-        """
-        try:
-            async with asyncio.timeout(WRITE_WAIT_S):
-                if not self._has_begun:
-                    await self._begin()
-                    data = STREAM_HEAD + data
-                await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
-                if not is_last:
-                    # The server waits before it takes a message, not after: with an empty one the wait is for ours.
-                    await self._send({"type": "http.response.body", "body": b"", "more_body": True})
-        except TimeoutError:
-            raise HubTimeoutError(f"the client took nothing for {WRITE_WAIT_S:.0f} s") from None
-
-    async def _begin(self) -> None:
-        self._has_begun = True
-        headers = [(b"content-type", FRAMES_TYPE.encode()), (b"cache-control", b"no-store")]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    def close(self) -> None:
-        """Listen no more for the client's going."""
-        self._gone.cancel()
+    async def send(self, data: bytes | bytearray, *, is_last: bool = False) -> None:
+        """Send bytes of the stream, its head before the first of them; see `Wire.send`."""
+        if not self._has_begun:
+            self._has_begun = True
+            await self.start(200, [(b"content-type", FRAMES_TYPE.encode()), (b"cache-control", b"no-store")])
+            data = STREAM_HEAD + data
+        await super().send(data, is_last=is_last)
 
 
 class Pace:
@@ -168,7 +131,7 @@ class Sender:
         threads: In which entries are read.
     """
 
-    def __init__(self, batch: Batch, wire: Wire, *, budget: ByteBudget, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, batch: Batch, wire: BatchWire, *, budget: ByteBudget, threads: ThreadPoolExecutor) -> None:
         self._batch = batch
         self._wire = wire
         self._budget = budget
@@ -284,8 +247,3 @@ def _close_long(done: Future[Block]) -> None:
         long = done.result().long
         if long is not None:
             long.close()
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

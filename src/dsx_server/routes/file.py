@@ -1,39 +1,51 @@
 """``GET, HEAD /file/{dataset}/{path}``: the bytes of one entry, as they lie on the disk.
 
-Plain ASGI, in front of FastAPI. Whatever can block runs in threads. An entry is stat'ed before and after it is read:
-when it changed in between, a short answer is tried again, and a long one is broken off before its end. So no client
-ever gets a mixture of two contents that looks whole.
+Plain ASGI, in front of FastAPI. What is in memory is answered at once (`file_at_once`); whatever can block runs in
+threads. An entry is stat'ed before and after it is read: when it changed in between, a short answer is tried again, and
+a long one is broken off before its end. So no client ever gets a mixture of two contents that looks whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import closing
 from typing import NamedTuple
-from urllib.parse import parse_qs, unquote_to_bytes
 
 from starlette.types import Receive, Scope, Send
 
-from dsx.errors import ConflictError, EntryNotFoundError, InvalidPathError
-from dsx.protocol.digests import HEAD_BYTES, format_repr_digest, head_hash, is_sha256_wanted
+from dsx.errors import ConflictError, EntryNotFoundError
+from dsx.protocol.digests import HEAD_BYTES, format_repr_digest, head_hash
 from dsx.protocol.text import shown
-from dsx_server.auth import Principal
 from dsx_server.index import Index
-from dsx_server.problems import ProblemError, raise_no_route
+from dsx_server.problems import ProblemError
 from dsx_server.routes.access import reading
 from dsx_server.routes.conditions import Verdict, decide
+from dsx_server.routes.file_at_once import AtOnce
+from dsx_server.routes.file_blocks import Blocks, Rest, Traffic
 from dsx_server.routes.file_digests import DigestBook
-from dsx_server.routes.file_headers import entry_headers, read_head, validators_of
+from dsx_server.routes.file_headers import answer_headers, describe_entry, validators_of
+from dsx_server.routes.file_request import (
+    WHOLE_BYTES,
+    FileRequest,
+    Target,
+    join_headers,
+    parse_revision,
+    parse_target,
+    refuse,
+)
+from dsx_server.routes.wire import Answer, Wire, send_answer
 from dsx_server.storage import OpenEntry, Storage
 
-WHOLE_BYTES = 256 * 1024
-"""Answers up to this size, in bytes, are read and sent in one go; longer ones in blocks of `BLOCK_BYTES`."""
-
-BLOCK_BYTES = 1024 * 1024
 READ_ATTEMPTS = 3
+
+
+class _Prepared(NamedTuple):
+    """An answer, and what comes behind its headers when that is long, or to be hashed first."""
+
+    answer: Answer
+    rest: Rest | None = None
 
 
 class FileRoute:
@@ -51,54 +63,65 @@ class FileRoute:
         self._index = index
         self._digests = digests
         self._threads = threads
+        self._traffic = Traffic()
+        # Asked of the class: what only stands before another storage may not pass this on.
+        find_place = getattr(type(storage), "find_place", None)
+        self._at_once = None if find_place is None else AtOnce(find_place.__get__(storage), digests)
+
+    def answer_at_once(self, scope: Scope) -> Answer | None:
+        """Answer a request without waiting for anything; None when that cannot be done.
+
+        Raises:
+            ProblemError: The entry is not what the request's conditions say.
+        """
+        return None if self._at_once is None else self._at_once.answer(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             raise ProblemError("method_not_allowed", "/file takes GET and HEAD", {"Allow": "GET, HEAD"})
         target = parse_target(scope["raw_path"])
-        revision = _parse_revision(scope["query_string"])
-        request = _Request(scope["method"], target, _join_headers(scope["headers"]), scope["dsx.principal"], revision)
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
-        try:
-            headers = answer.headers
-            if answer.rest is not None and scope["method"] == "HEAD":
-                headers = [*headers, *await self._hash_rest(answer.rest, receive)]
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            if answer.rest is None or scope["method"] == "HEAD":
-                await send({"type": "http.response.body", "body": answer.body})
+        revision = parse_revision(scope["query_string"])
+        request = FileRequest(scope["method"], target, join_headers(scope["headers"]), scope["dsx.principal"], revision)
+        answer, rest = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
+        if rest is None:
+            await send_answer(send, answer)
+            return
+        blocks = Blocks(rest, self._threads, self._traffic)
+        with self._traffic, closing(blocks), closing(Wire(send, receive)) as wire:
+            if request.method == "HEAD":
+                digest = await self._hash(rest, blocks, wire)
+                await send_answer(send, answer._replace(headers=[*answer.headers, *digest]))
             else:
-                await self._send_rest(answer.rest, receive, send)
-        finally:
-            if answer.rest is not None:
-                answer.rest.entry.close()
+                await wire.start(answer.status, answer.headers)
+                await self._send(rest, blocks, wire)
 
-    def _prepare(self, request: _Request) -> _Answer:
+    def _prepare(self, request: FileRequest) -> _Prepared:
         """Open, judge, and read what is short; blocks, so it runs in a thread."""
         target = request.target
         with reading(target.dataset, request.principal, self._index):
             for _ in range(READ_ATTEMPTS):
                 entry = self._open(target)
-                answer = None
+                prepared = None
                 try:
                     if request.revision is not None:
                         self._check_revision(target, entry, request.revision)
-                    answer = self._read(request, entry)
+                    prepared = self._read(request, entry)
                     if entry.is_unchanged():
-                        return answer
-                    answer = None
+                        return prepared
+                    prepared = None
                 finally:
-                    if answer is None or answer.rest is None:
+                    if prepared is None or prepared.rest is None:
                         entry.close()
         raise ConflictError(f"{shown(target.path)} is being written on the hub; try again when it is at rest")
 
-    def _open(self, target: _Target) -> OpenEntry:
+    def _open(self, target: Target) -> OpenEntry:
         try:
             return self._storage.open(target.dataset, target.path)
         except EntryNotFoundError:
             self._index.refuse_unmounted(target.dataset)  # a disk that is missing is no answer to what is on it
             raise
 
-    def _check_revision(self, target: _Target, entry: OpenEntry, revision: str) -> None:
+    def _check_revision(self, target: Target, entry: OpenEntry, revision: str) -> None:
         """Make sure that the entry is what ``revision`` says: as long as size and mtime are, and its first bytes."""
         row = self._index.find_entry(target.dataset, revision, target.path)
         if row is None:
@@ -109,23 +132,25 @@ class FileRoute:
         if state != row.state:
             raise ConflictError(f"{shown(target.path)} is no longer what revision {shown(revision)} says")
 
-    def _read(self, request: _Request, entry: OpenEntry) -> _Answer:
+    def _read(self, request: FileRequest, entry: OpenEntry) -> _Prepared:
         identity = entry.identity
         verdict = decide(request.method, request.headers, validators_of(identity), identity.size)
-        _refuse(verdict, request.target, entry)
+        refuse(verdict, request.target, identity)
         if verdict.status == 304:
-            return _Answer(304, [(b"etag", identity.etag.encode())])
+            return _Prepared(Answer(304, [(b"etag", identity.etag.encode())]))
         is_short = verdict.stop - verdict.start <= WHOLE_BYTES
         is_whole_get = request.method == "GET" and verdict.status == 200
         body = entry.read(verdict.start, verdict.stop) if request.method == "GET" and is_short else b""
         digest = self._find_digest(request, entry, body if is_whole_get and is_short else None)
-        headers = entry_headers(request.target.path, entry, verdict, read_head(entry, verdict, body), digest)
+        description = describe_entry(request.target.path, identity, _read_head(entry, verdict, body))
+        headers = answer_headers(description, verdict, digest)
         hash_it = verdict.status == 200 and digest is None and (request.wants_digest or self._learns_from(request))
         if is_short or (request.method == "HEAD" and not hash_it):
-            return _Answer(verdict.status, headers, body)
-        return _Answer(verdict.status, headers, rest=_Rest(entry, request.target, verdict.start, verdict.stop, hash_it))
+            return _Prepared(Answer(verdict.status, headers, body))
+        rest = Rest(entry, request.target, verdict.start, verdict.stop, hash_it)
+        return _Prepared(Answer(verdict.status, headers), rest)
 
-    def _find_digest(self, request: _Request, entry: OpenEntry, whole: bytes | None) -> str | None:
+    def _find_digest(self, request: FileRequest, entry: OpenEntry, whole: bytes | None) -> str | None:
         """Return the entry's digest if it is known, or wanted and short; a long one is hashed block by block."""
         target = request.target
         known = self._digests.find(*target, entry.identity)
@@ -141,137 +166,43 @@ class FileRoute:
             self._digests.learn(*target, entry.identity, digest)
         return digest
 
-    def _learns_from(self, request: _Request) -> bool:
+    def _learns_from(self, request: FileRequest) -> bool:
         """Tell whether what this request reads is hashed, though it does not ask for that."""
         return self._digests.learns and request.method == "GET"
 
-    async def _send_rest(self, rest: _Rest, receive: Receive, send: Send) -> None:
+    async def _send(self, rest: Rest, blocks: Blocks, wire: Wire) -> None:
+        """Send a long body, and hash it, if that is to be, in a thread while blocks are sent."""
         state = hashlib.sha256() if rest.hash_it else None
-        position = rest.start
-        async with aclosing(self._read_blocks(rest, receive)) as blocks:
-            async for block in blocks:
-                position += len(block)
-                if state is not None:
-                    await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
-                await send({"type": "http.response.body", "body": block, "more_body": position < rest.stop})
-        if state is not None and position == rest.stop:
-            self._digests.learn(*rest.target, rest.entry.identity, state.hexdigest())
+        hashing: asyncio.Future[None] | None = None
+        while blocks.has_more():
+            block = await blocks.read()
+            if wire.is_gone:
+                return
+            is_last = not blocks.has_more()
+            if state is not None:
+                if hashing is not None:
+                    await hashing
+                hashing = asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
+                if is_last:  # who has the last byte may ask for the digest: it is known before
+                    await hashing
+                    self._digests.learn(*rest.target, rest.entry.identity, state.hexdigest())
+            await wire.send(block, is_last=is_last)
 
-    async def _hash_rest(self, rest: _Rest, receive: Receive) -> list[tuple[bytes, bytes]]:
+    async def _hash(self, rest: Rest, blocks: Blocks, wire: Wire) -> list[tuple[bytes, bytes]]:
         """Return the header with the digest of a long entry; none when the client did not wait for it."""
         state = hashlib.sha256()
-        position = rest.start
-        async with aclosing(self._read_blocks(rest, receive)) as blocks:
-            async for block in blocks:
-                position += len(block)
-                await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
-        if position < rest.stop:
-            return []
+        while blocks.has_more():
+            block = await blocks.read()
+            if wire.is_gone:
+                return []
+            await asyncio.get_running_loop().run_in_executor(self._threads, state.update, block)
         self._digests.learn(*rest.target, rest.entry.identity, state.hexdigest())
         return [(b"repr-digest", format_repr_digest(state.hexdigest()).encode())]
 
-    async def _read_blocks(self, rest: _Rest, receive: Receive) -> AsyncGenerator[bytes, None]:
-        """Yield a long body block by block, until its end or until the client is gone."""
-        gone = asyncio.ensure_future(_wait_for_disconnect(receive))
-        position = rest.start
-        try:
-            while position < rest.stop:
-                block = await asyncio.get_running_loop().run_in_executor(self._threads, rest.read_block, position)
-                if gone.done():
-                    return
-                position += len(block)
-                yield block
-        finally:
-            gone.cancel()
 
-
-class _Target(NamedTuple):
-    """Which entry a request names."""
-
-    dataset: str
-    path: str
-
-
-class _Request(NamedTuple):
-    """What a request for an entry says."""
-
-    method: str
-    target: _Target
-    headers: Mapping[str, str]
-    principal: Principal
-    revision: str | None
-
-    @property
-    def wants_digest(self) -> bool:
-        return is_sha256_wanted(self.headers.get("want-repr-digest", ""))
-
-
-class _Rest(NamedTuple):
-    """A long body that is still to be sent: bytes ``[start, stop)`` of an open entry."""
-
-    entry: OpenEntry
-    target: _Target
-    start: int
-    stop: int
-    hash_it: bool
-
-    def read_block(self, position: int) -> bytes:
-        """Read the next block; the last look at the entry's state comes before its last byte is sent."""
-        block = self.entry.read(position, min(position + BLOCK_BYTES, self.stop))
-        if not block or not self.entry.is_unchanged():
-            raise ConflictError(f"{shown(self.target.path)} changed on the hub while it was being sent")
-        return block
-
-
-class _Answer(NamedTuple):
-    """Status, headers, and either a short body or the rest to be sent in blocks."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes = b""
-    rest: _Rest | None = None
-
-
-def parse_target(raw_path: bytes) -> _Target:
-    """Read dataset and path out of the request's path, percent-decoding each once.
-
-    Raises:
-        InvalidPathError: What comes out is not UTF-8.
-        ProblemError: It is not of the form ``/file/{dataset}/{path}``.
-    """
-    parts = raw_path.split(b"/", 3)
-    if len(parts) != 4 or unquote_to_bytes(parts[1]) != b"file" or not parts[2] or not parts[3]:
-        raise_no_route(raw_path.decode("latin-1"))
-    try:
-        return _Target(unquote_to_bytes(parts[2]).decode(), unquote_to_bytes(parts[3]).decode())
-    except UnicodeDecodeError as error:
-        raise InvalidPathError("the path is not UTF-8 once its percent-encoding is undone") from error
-
-
-def _parse_revision(query: bytes) -> str | None:
-    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("revision")
-    return None if values is None else values[-1]
-
-
-def _refuse(verdict: Verdict, target: _Target, entry: OpenEntry) -> None:
-    if verdict.status == 412:
-        detail = f"{shown(target.path)} is no longer the version that the request asked for"
-        raise ProblemError("precondition_failed", detail, {"ETag": entry.identity.etag})
-    if verdict.status == 416:
-        size = entry.identity.size
-        detail = f"the range starts past the end of {shown(target.path)}, which has {size} bytes"
-        raise ProblemError("range_not_satisfiable", detail, {"Content-Range": f"bytes */{size}"})
-
-
-def _join_headers(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Make one value of repeated headers, as RFC 9110, section 5.3, has it."""
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _read_head(entry: OpenEntry, verdict: Verdict, body: bytes) -> bytes:
+    """Return the bytes that the head hash covers, out of ``body`` where it has them."""
+    wanted = min(HEAD_BYTES, entry.identity.size)
+    if verdict.start == 0 and len(body) >= wanted:
+        return body[:wanted]
+    return entry.read(0, wanted)

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
+from typing import TypeAlias
 
 from dsx.errors import DsxError
 from dsx_server.index import Index, Learned, is_racy
@@ -15,11 +16,20 @@ from dsx_server.storage import Identity
 log = logging.getLogger("dsx.index")
 
 DIGESTS_KEPT = 100_000
+UNKNOWN_KEPT = 10_000
+
+UNKNOWN_S = 5.0
+"""So long, in s, the index is not asked again for a digest that it did not have, where that would cost a hop."""
+
 RECORD_EVERY_S = 0.5
 """What was learned is written to the index so often, in s: one write for many entries."""
 
 YOUNG_S = 5.0
 """The index believes nothing of an entry that was just written, until a later scan: so long, in s, that waits."""
+
+
+Key: TypeAlias = tuple[str, str, Identity]
+"""Dataset, path, and state of an entry."""
 
 
 class DigestBook:
@@ -33,11 +43,23 @@ class DigestBook:
     def __init__(self, index: Index, *, learns: bool) -> None:
         self.learns = learns
         self._index = index
-        self._known: OrderedDict[tuple[str, str, Identity], str] = OrderedDict()
+        self._known: OrderedDict[Key, str] = OrderedDict()
+        self._unknown: dict[Key, float] = {}
         self._lock = threading.Lock()
         self._learned: queue.SimpleQueue[Learned] = queue.SimpleQueue()
         self._recorder: threading.Thread | None = None
         self._is_closed = threading.Event()
+
+    def recall(self, dataset: str, path: str, identity: Identity) -> str | None:
+        """Return the digest of an entry in this state out of memory; empty when the index had none a moment ago.
+
+        None when only `find` knows. Never blocks.
+        """
+        key = (dataset, path, identity)
+        digest = self._known.get(key)
+        if digest is None and self._unknown.get(key, 0.0) > time.monotonic():
+            return ""
+        return digest
 
     def find(self, dataset: str, path: str, identity: Identity) -> str | None:
         """Return the digest of an entry in this state; None when it is unknown. May block for a moment."""
@@ -53,6 +75,8 @@ class DigestBook:
             return None  # an index that cannot be read is no reason not to serve the entry
         if digest is not None:
             self._remember(key, digest)
+        else:
+            self._note_unknown(key)
         return digest
 
     def learn(self, dataset: str, path: str, identity: Identity, digest: str) -> None:
@@ -70,7 +94,13 @@ class DigestBook:
         if self._recorder is not None:
             self._recorder.join(2 * RECORD_EVERY_S)
 
-    def _remember(self, key: tuple[str, str, Identity], digest: str) -> None:
+    def _note_unknown(self, key: Key) -> None:
+        with self._lock:
+            if len(self._unknown) >= UNKNOWN_KEPT:
+                del self._unknown[next(iter(self._unknown))]
+            self._unknown[key] = time.monotonic() + UNKNOWN_S
+
+    def _remember(self, key: Key, digest: str) -> None:
         with self._lock:
             self._known[key] = digest
             if len(self._known) > DIGESTS_KEPT:

@@ -98,6 +98,38 @@ class OpenEntry(AbstractContextManager["OpenEntry"], Protocol):
         """Let go of the entry; may be called twice."""
 
 
+class CachedEntry(OpenEntry, Protocol):
+    """An open entry of which can be read without waiting what is in memory."""
+
+    def read_cached(self, start: int, stop: int) -> bytes | bytearray | None:
+        """Read the bytes ``[start, stop)`` if the entry has them and all are in memory; None otherwise.
+
+        Never blocks; and where it gave bytes, `is_unchanged` does not block either.
+        """
+
+
+class Place(Protocol):
+    """Where one entry lies, whether there is one or not; for one thread."""
+
+    def open_cached(self) -> CachedEntry | None:
+        """Open the entry if all that this needs is in memory; never blocks.
+
+        None says nothing about the entry: `Storage.open` knows.
+        """
+
+
+class Places(Protocol):
+    """What a storage may do besides, so that entries in memory are served without a hop to a thread."""
+
+    def find_place(self, dataset: str, path: str) -> Place | None:
+        """Return where an entry lies; None when such a one is never opened without waiting. Never blocks.
+
+        Args:
+            dataset: Name of a dataset; not looked at yet, nor is there one for sure.
+            path: Path of an entry that has not passed the gate.
+        """
+
+
 Read: TypeAlias = tuple[str, int, int]
 """Bytes of an entry: its path, the first byte wanted, the first one not wanted. Both may lie past its end."""
 

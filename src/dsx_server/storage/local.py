@@ -13,8 +13,9 @@ from dsx.protocol.text import shown
 from dsx_server.filesystems import find_network_disk, list_mounts
 from dsx_server.storage.base import Listing, Watchable
 from dsx_server.storage.beneath import NOT_THERE
-from dsx_server.storage.entries import LocalEntry
-from dsx_server.storage.junk import is_dataset_name
+from dsx_server.storage.cached import LocalPlace, NearFolders
+from dsx_server.storage.entries import CachedEntry
+from dsx_server.storage.junk import has_junk, is_dataset_name, is_junk
 from dsx_server.storage.reading import LocalReader
 from dsx_server.storage.walking import Tree, signed
 
@@ -24,6 +25,7 @@ class LocalStorage:
 
     def __init__(self, served: Path) -> None:
         self._served = os.path.realpath(served)
+        self._near = NearFolders(self._served)
 
     def list_datasets(self) -> list[str]:
         """Return the names of all datasets, sorted."""
@@ -66,10 +68,26 @@ class LocalStorage:
         """Return the listing of one folder; see `Storage.list_folder`."""
         return Tree(dataset, self._root(dataset)).list_folder(folder)
 
-    def open(self, dataset: str, path: str) -> LocalEntry:
+    def open(self, dataset: str, path: str) -> CachedEntry:
         """Open one entry; see `Storage.open`."""
         check_path(path)
-        return self.get_reader(dataset).open(path)
+        root = self._root(dataset)
+        self._near.note(dataset, root)
+        return LocalReader(dataset, root).open(path)
+
+    def find_place(self, dataset: str, path: str) -> LocalPlace | None:
+        """Return what opens one entry without waiting; see `Places`."""
+        if type(self) is not LocalStorage:
+            return None  # it may have its own way to open
+        try:
+            check_dataset(dataset)
+            check_path(path)
+        except InvalidPathError:
+            return None
+        segments = path.split("/")
+        if not is_dataset_name(dataset) or (has_junk(segments) and any(map(is_junk, segments))):
+            return None
+        return self._near.make_place(dataset, path)
 
     def get_reader(self, dataset: str) -> LocalReader:
         """Find a dataset's folder, to read many entries of it; see `Storage.get_reader`."""

@@ -18,7 +18,7 @@ from dsx.protocol.paths import MAX_PATH_BYTES, are_names, check_path
 from dsx.protocol.text import shown
 from dsx_server.storage.base import Content, Read
 from dsx_server.storage.beneath import HAS_OPENAT, KeptFolders, open_beneath, open_in
-from dsx_server.storage.entries import SETTLE_NS, LocalEntry, entry_not_found, raise_for
+from dsx_server.storage.entries import SETTLE_NS, CachedEntry, entry_not_found, raise_for
 from dsx_server.storage.junk import has_junk, is_junk
 from dsx_server.storage.walking import identity_of
 
@@ -44,7 +44,7 @@ class LocalReader:
         self._dataset = dataset
         self._root = root
 
-    def open(self, path: str) -> LocalEntry:
+    def open(self, path: str) -> CachedEntry:
         """Open one entry; see `Storage.open`."""
         check_path(path)
         if any(is_junk(segment) for segment in path.split("/")):
@@ -54,7 +54,7 @@ class LocalReader:
         except OSError as error:
             raise_for(error, self._dataset, path)
         try:
-            return LocalEntry(descriptor, path)
+            return CachedEntry(descriptor, path)
         except BaseException:
             os.close(descriptor)
             raise

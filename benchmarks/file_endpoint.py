@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from hubs import HOST, KEY
 from measuring import BenchmarkError, Due, Results, describe_run, is_met, render, say, write_docs, write_json
 from memory import MEGABYTE, list_children, read_memory
-from peers import Peer, find_nginx, run_nginx, run_plain_hub, run_quiet_hub
+from servers import ProcessServer, run_nginx, run_plain_hub, run_quiet_hub
 
 PLAIN = "FastAPI + `FileResponse`"
 NGINX = "nginx"
@@ -121,7 +121,7 @@ def write_script(root: Path, kind: str, script: Path) -> None:
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def load_server(peer: Peer, script: Path, seconds: int) -> Load:
+def load_server(peer: ProcessServer, script: Path, seconds: int) -> Load:
     """Have `wrk` ask a server as fast as it answers.
 
     Raises:
@@ -158,7 +158,7 @@ def read_cpu_s(pid: int) -> float:
     return total
 
 
-def read_big(peer: Peer) -> float:
+def read_big(peer: ProcessServer) -> float:
     """Read the long file, and return how fast that was, in MB/s."""
     request = f"GET /file/big/one.bin HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
     buffer = bytearray(RECEIVE_BYTES)
@@ -201,12 +201,12 @@ class Bench:
         with ExitStack() as stack:
             peers = {HUB: stack.enter_context(run_quiet_hub(self._served, self._work))}
             peers[PLAIN] = stack.enter_context(run_plain_hub(self._served, self._work))
-            if find_nginx() is None:
+            try:
+                peers[NGINX] = stack.enter_context(run_nginx(self._served, self._work))
+            except BenchmarkError as error:
                 for key in DUES:
                     if key[1] == NGINX:
-                        self._results.give_up(_name(key), "nginx is not installed (Debian: apt-get install nginx)")
-            else:
-                peers[NGINX] = stack.enter_context(run_nginx(self._served, self._work))
+                        self._results.give_up(_name(key), str(error))
             time.sleep(SETTLE_S)
             before = read_memory(peers[HUB].pid)
             self._measure(peers, scripts, seconds)
@@ -215,7 +215,7 @@ class Bench:
                 self._results.measure(_name(("memory", HUB)), (after.peak - before.rss) / MEGABYTE)
         self._report(peers)
 
-    def _measure(self, peers: dict[str, Peer], scripts: dict[str, Path], seconds: int) -> None:
+    def _measure(self, peers: dict[str, ProcessServer], scripts: dict[str, Path], seconds: int) -> None:
         for number in range(ROUNDS + 1):
             for name, peer in peers.items():
                 for kind, script in scripts.items():
@@ -227,7 +227,7 @@ class Bench:
                 if number:
                     self._big[name].append(big)
 
-    def _report(self, peers: dict[str, Peer]) -> None:
+    def _report(self, peers: dict[str, ProcessServer]) -> None:
         for (kind, base), due in DUES.items():
             if base in peers and due.base:
                 rates = [load.per_s for load in self._loads[HUB, kind]]

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.request import urlopen
 
 from cpu import read_cpu_s
-from hubs import HOST, Hub
+from hubs import HOST, KEY, ROOT, Hub
 from measuring import BenchmarkError, wait_for
 from memory import list_children, read_memory, reset_peak
 
@@ -44,6 +44,7 @@ http {{
         listen {host}:{port};
         location = /nginx-status {{ stub_status; }}
         location / {{ root {root}; autoindex on; }}
+        location /file/ {{ alias {root}/; }}
     }}
 }}
 """
@@ -93,15 +94,16 @@ class ProcessServer:
         command: What to run.
         port: Where it will listen.
         log: File for what it says.
+        env: Its variables; by default those of this process.
     """
 
-    def __init__(self, command: list[str], port: int, log: Path) -> None:
+    def __init__(self, command: list[str], port: int, log: Path, env: dict[str, str] | None = None) -> None:
         self.url = f"http://{HOST}:{port}"
         self.port = port
         self._name = Path(command[1] if command[0] == sys.executable else command[0]).name
         self._log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env)
         self.pid = self._process.pid
 
     def wait_until_ready(self) -> None:
@@ -160,6 +162,19 @@ def run_plain_hub(root: Path, folder: Path, delay_ms: float = 0) -> Iterator[Pro
     command = [sys.executable, str(HERE / "plain_hub.py"), str(root), str(port), str(delay_ms)]
     with run_server(ProcessServer(command, port, folder / "log")) as server:
         server.url += "/file"
+        yield server
+
+
+@contextmanager
+def run_quiet_hub(root: Path, folder: Path) -> Iterator[ProcessServer]:
+    """Run the hub on a folder as it runs by default; its log goes to a file, its state to ``folder``."""
+    port = find_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DSX_")}
+    env |= {"DSX_API_KEY": KEY, "DSX_DATASET_PATH": str(root), "DSX_STATE_DIR": str(folder / "state")}
+    env |= {"DSX_HOST": HOST, "DSX_PORT": str(port)}
+    (folder / "state").mkdir()
+    command = [sys.executable, str(ROOT / "server" / "server.py")]
+    with run_server(ProcessServer(command, port, folder / "hub.log", env)) as server:
         yield server
 
 

@@ -120,6 +120,16 @@ class Batches:
             raise HubUnreachableError(str(error)) from error
         self.parallel = min(PARALLEL, self.parallel + RECOVERY)
 
+    def can_ask_otherwise(self, error: DsxError, count: int) -> bool:
+        """Tell whether the hub refused a request for its kind, or its ``count`` reads; the next one will be another."""
+        if error.code in _NO_BATCHES:
+            self.are_known = False
+            return True
+        if error.code == "too_large" and count > 1:
+            self.most_entries = count // 2
+            return True
+        return False
+
 
 class Outlet(Protocol):
     """Who takes the results of an `Asking`; either call raises `Stopped` when nobody wants them any more."""
@@ -197,7 +207,7 @@ class Asking:
             if self._done == stop:
                 log.debug("all entries of a batch came, and then: %s", error)  # each was held against its checksum
                 return
-            if self._can_ask_otherwise(error, stop - first):
+            if self._batches.can_ask_otherwise(error, stop - first):
                 return
             if error.code == "busy":
                 self._batches.parallel = max(1, self._batches.parallel - 1)
@@ -304,16 +314,6 @@ class Asking:
             self._long_bytes = None
             self._furthest = 0
             self._start_patience()
-
-    def _can_ask_otherwise(self, error: DsxError, count: int) -> bool:
-        """Tell whether the hub refused the kind or the size of the request, and the next one will be another."""
-        if error.code in _NO_BATCHES:
-            self._batches.are_known = False
-            return True
-        if error.code == "too_large" and count > 1:
-            self._batches.most_entries = count // 2
-            return True
-        return False
 
     def _start_patience(self) -> None:
         """Begin anew to count tries: every read has its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,28 @@ class Downloads:
                 raise
             warnings.warn(f"using the cached {wanted.name}: {error}", stacklevel=3)
             return target
+
+    def find(self, wanted: Wanted) -> Path | None:
+        """Return where an entry lies, if the cache has the very one that a manifest names."""
+        is_there = wanted.entry is not None and self.has(wanted.dataset, wanted.entry)
+        return self._cache.target(wanted.dataset, wanted.path) if is_there else None
+
+    def has(self, dataset: str, entry: ManifestEntry) -> bool:
+        """Tell whether the cache has this very entry."""
+        record = self._cache.find(dataset, entry.path)
+        return record is not None and _is_same_entry(record, entry)
+
+    def keep(self, dataset: str, entry: ManifestEntry, data: bytes) -> Path | None:
+        """Put an entry that has come, verified, into the cache; None when a file of somebody else's is in its place."""
+        target = self._cache.target(dataset, entry.path)
+        record = self._cache.ledger.get(dataset, entry.path)
+        if not (record is not None and record.is_ours) and os.path.lexists(target):
+            return None
+        with self._cache.download(dataset, entry.path) as partial:
+            partial.begin("", len(data))
+            partial.write(data)
+            fetched = Fetched(True, entry.hash, entry.mtime_ns)
+            return self._cache.publish(dataset, entry.path, partial, _make_record(partial, fetched))
 
     def get_many(self, dataset: str, paths: Sequence[str], *, manifest: Manifest, revision: str = "") -> list[Path]:
         """Put entries into the cache, several at a time, and return where they lie, in the order of ``paths``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -14,15 +15,14 @@ from dsx._ahead import iter_bytes
 from dsx._batch import Batches
 from dsx._cache import Cache
 from dsx._cleaning import clear_cache, measure_cache
-from dsx._download import Downloads
-from dsx._fetch import MemorySink, Wanted, fetch_entry
 from dsx._manifests import Manifests
 from dsx._reads import OnError, Origin, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
+from dsx._single import SingleReads, open_downloads
 from dsx._transport import Transport
 from dsx.config import resolve_address
-from dsx.errors import CacheDisabledError, EntryNotFoundError, HubError, InvalidRequestError
+from dsx.errors import EntryNotFoundError, HubError, InvalidRequestError
 from dsx.manifest import Manifest
 from dsx.protocol.models import DatasetDiff, DatasetName, RevisionInfo
 from dsx.protocol.paths import check_path
@@ -45,6 +45,7 @@ class DatasetHubClient:
         base_url: Where the hub is, like ``http://192.168.1.5:8000``; left out, the variable ``DSX_URL`` says it.
         api_key: The hub's key; left out, the variable ``DSX_API_KEY`` says it.
         cache_dir: Folder for downloaded files and manifests; None to keep nothing on disk.
+        readahead: Whether calls of `get_file_bytes` and `get_file` that follow a manifest are served ahead.
 
     Raises:
         InvalidRequestError: The address or the key is missing or cannot be right.
@@ -55,6 +56,8 @@ class DatasetHubClient:
         base_url: str | None = None,
         api_key: str | None = None,
         cache_dir: str | os.PathLike[str] | None = "./cache",
+        *,
+        readahead: bool = True,
     ) -> None:
         self._address = resolve_address(base_url, api_key)
         if cache_dir == "":
@@ -65,6 +68,7 @@ class DatasetHubClient:
         self._manifests = Manifests(self._transport, self._cache)
         self._revisions = Revisions(self._transport)
         self._batches = Batches(self._transport)
+        self._singles = SingleReads(self._batches, self._manifests, self._cache, reads_ahead=readahead)
 
     def list_datasets(self) -> list[str]:
         """List the datasets that the hub has and this key may read, sorted by name."""
@@ -170,11 +174,13 @@ class DatasetHubClient:
             IntegrityError: Wrong bytes came, twice; nothing was kept.
             CacheError: The cache cannot be written, or a file of somebody else's is in the way.
         """
-        downloads = self._downloads("get_file")
-        return downloads.get(self._want(dataset, subpath, revision))
+        return self._singles.get_file(dataset, subpath, revision)
 
     def get_file_bytes(self, dataset: str, subpath: str, *, revision: str | None = None) -> bytes:
         """Read one file from the hub into memory; the file is not written to disk.
+
+        Calls that follow a manifest which this client has loaded, or a filtered part of it, are served ahead: the file
+        is then what that manifest names, read within the last minute.
 
         Args:
             dataset: Name of the dataset.
@@ -189,13 +195,7 @@ class DatasetHubClient:
             ConflictError: The file has changed since the revision.
             IntegrityError: Wrong bytes came, twice.
         """
-        if revision is None:  # no manifest is read from the disk for it: of millions of files that takes seconds
-            wanted = _name_entry(dataset, subpath, self._manifests.find_loaded(dataset))
-        else:
-            wanted = self._want(dataset, subpath, revision)
-        sink = MemorySink()
-        fetch_entry(self._transport, wanted, sink=sink)
-        return sink.data
+        return self._singles.get_bytes(dataset, subpath, revision)
 
     def iter_file_bytes(
         self, dataset: str, subpaths: Iterable[str], *, on_error: OnError = "raise"
@@ -264,7 +264,7 @@ class DatasetHubClient:
             EntryNotFoundError: Some paths are not in the manifest; nothing was downloaded.
             DownloadError: Some files failed; ``failures`` says which and why.
         """
-        downloads = self._downloads("download_dataset")
+        downloads = open_downloads(self._transport, self._cache, "download_dataset")
         if isinstance(file_list, (str, bytes)):
             raise InvalidRequestError(f"file_list is a list of paths; for one file pass [{shown(file_list)}]")
         if any(isinstance(row, dict) for row in (file_list if isinstance(file_list, list) else ())):
@@ -294,6 +294,7 @@ class DatasetHubClient:
             The bytes freed: what `get_cache_size` said before.
         """
         self._manifests.forget(dataset)
+        self._singles.forget(dataset)
         return 0 if self._cache is None else clear_cache(self._cache, dataset)
 
     def get_cache_size(self, dataset: str | None = None) -> int:
@@ -306,6 +307,7 @@ class DatasetHubClient:
 
     def close(self) -> None:
         """End this process's connections and bring the cache to rest; the client may be used again."""
+        self._singles.close()
         self._transport.close()
         if self._cache is not None:
             self._cache.close()
@@ -320,30 +322,6 @@ class DatasetHubClient:
         cache_dir = None if self._cache_dir is None else str(self._cache_dir)
         return f"DatasetHubClient(base_url={self._address.url!r}, cache_dir={cache_dir!r})"
 
-    def __reduce__(self) -> tuple[type[DatasetHubClient], tuple[str, str, Path | None]]:
-        return type(self), (self._address.url, self._address.api_key, self._cache_dir)
-
-    def _want(self, dataset: str, path: str, revision: str | None) -> Wanted:
-        """Say which entry is meant, with what the manifest of the revision, or the newest known, says of it."""
-        if revision is None:
-            return _name_entry(dataset, path, self._manifests.find_newest(dataset))
-        entry = self._manifests.get_pinned(dataset, revision).find(check_path(path))
-        if entry is None:
-            raise EntryNotFoundError(
-                f"revision {revision} of dataset {shown(dataset)} has no {shown(path)}; "
-                "get_manifest() with that revision lists its files"
-            )
-        return Wanted(dataset, path, entry, revision)
-
-    def _downloads(self, call: str) -> Downloads:
-        if self._cache is None:
-            raise CacheDisabledError(
-                f"{call}() puts files into the cache, and this client was made with cache_dir=None; "
-                "give it a cache_dir, or use get_file_bytes()"
-            )
-        return Downloads(self._transport, self._cache)
-
-
-def _name_entry(dataset: str, path: str, manifest: Manifest | None) -> Wanted:
-    """Say which entry is meant, with what a manifest, if there is one, says of it."""
-    return Wanted(dataset, path, None if manifest is None else manifest.find(check_path(path)))
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = type(self) if self._singles.reads_ahead else functools.partial(type(self), readahead=False)
+        return make, (self._address.url, self._address.api_key, self._cache_dir)

@@ -64,7 +64,8 @@ _BY_STATUS: dict[Status, type[DsxError]] = {
     Status.UNREADABLE: UnreadableError,
     Status.INVALID: InvalidPathError,
 }
-_NO_BATCHES = ("route_not_found", "method_not_allowed")
+NO_BATCHES = ("route_not_found", "method_not_allowed")
+"""What a hub says that has no batches."""
 
 Result = bytes | DsxError
 Frames = list[Frame | Piece]
@@ -122,7 +123,7 @@ class Batches:
 
     def can_ask_otherwise(self, error: DsxError, count: int) -> bool:
         """Tell whether the hub refused a request for its kind, or its ``count`` reads; the next one will be another."""
-        if error.code in _NO_BATCHES:
+        if error.code in NO_BATCHES:
             self.are_known = False
             return True
         if error.code == "too_large" and count > 1:

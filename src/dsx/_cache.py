@@ -13,6 +13,8 @@
 Three rules. A file gets its final name by one atomic rename, when it is complete and verified. It is used without a
 request only while the ledger vouches for it. Only what the ledger lists as the SDK's own is ever replaced or deleted; a
 file that a person put there is used when it verifies, and is otherwise in the way, which is an error.
+
+A folder of somebody's own (``dest``) is kept in the same way, but for where its entries lie: see `_layout`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -37,18 +39,21 @@ from dsx._disk import (
     stat_file,
     sync_files,
 )
+from dsx._layout import CacheLayout
 from dsx._ledger import UNVERIFIED, Ledger, Record
-from dsx._manifest_files import MANIFEST_SUFFIX, PINNED_SUFFIX, list_named_files, read_rows_file
+from dsx._manifest_files import MANIFEST_SUFFIX, read_rows_file
 from dsx._partials import Partial, Workshop
 from dsx._process import PerProcess
-from dsx.errors import CacheError, InvalidPathError
-from dsx.protocol.paths import check_dataset, check_local, check_path
+from dsx._published import format_published, restore_published
+from dsx.errors import CacheError
 from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
 
-SYNC_FILES = 256
-SYNC_AFTER_S = 2.0
+SYNC_AFTER_S = 3.0
+"""How long, in s, published files wait until they are brought to the disk, in the background."""
+
+CACHE_LAYOUT = CacheLayout()
 
 
 class Cache:
@@ -56,19 +61,25 @@ class Cache:
 
     Args:
         root: The cache folder; made when something is first put into it.
+        layout: Where in it entries lie.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, layout: CacheLayout = CACHE_LAYOUT) -> None:
         self.root = root
+        self.layout = layout
         self.private = root / ".dsx"
         self.manifests = self.private / "manifests"
+        self.published = self.private / "published.json"
         self._opened = PerProcess(self._open)
 
-    def _open(self) -> _Parts:
+    def _open(self) -> Parts:
         with cache_errors(self.root):
             make_folders(self.private)
-            seeds = functools.partial(list_named_files, self.root, self.manifests)
-            return _Parts(Ledger(self.private, seeds), Workshop(self.private / "tmp"))
+            seeds = functools.partial(self.layout.list_seeds, self.root, self.manifests)
+            ledger = Ledger(self.private, seeds)
+            if self.layout.is_shared:
+                restore_published(ledger, self.published)
+            return Parts(ledger, Workshop(self.private / "tmp"))
 
     def open(self) -> None:
         """Make the folder, unless it is there.
@@ -79,21 +90,22 @@ class Cache:
         self._opened.get()
 
     @property
-    def _parts(self) -> _Parts:
+    def parts(self) -> Parts:
         """What this process has open; anew when somebody has removed the folder meanwhile."""
         if self._opened.has() and not self.private.is_dir() and (gone := self._opened.pop()) is not None:
+            gone.is_gone = True
             gone.ledger.close()
         return self._opened.get()
 
     @property
     def ledger(self) -> Ledger:
         """The ledger, open in this process."""
-        return self._parts.ledger
+        return self.parts.ledger
 
     @property
     def workshop(self) -> Workshop:
         """The downloads under way, as this process sees them."""
-        return self._parts.workshop
+        return self.parts.workshop
 
     def target(self, dataset: str, path: str) -> Path:
         """Return where an entry lies, whether or not it is there.
@@ -101,30 +113,28 @@ class Cache:
         Raises:
             InvalidPathError: The gate does not admit the name, or this system cannot hold it.
         """
-        check_cacheable(dataset)
-        check_local(check_path(path), windows=os.name == "nt")
-        return self.root.joinpath(dataset, *path.split("/"))
+        return self.layout.find_folder(self.root, dataset).joinpath(*self.layout.check_path(path).split("/"))
 
     def manifest_file(self, dataset: str) -> Path:
         """Return where the contract's manifest of ``dataset`` lies."""
-        check_cacheable(dataset)
+        self.layout.check_dataset(dataset)
         return self.root / f"{dataset}{MANIFEST_SUFFIX}"
 
     def columns_file(self, dataset: str) -> Path:
         """Return where the SDK keeps the newest manifest of ``dataset`` for itself."""
-        check_cacheable(dataset)
+        self.layout.check_dataset(dataset)
         return self.manifests / f"{dataset}.json"
 
     def pinned_file(self, dataset: str, revision: str) -> Path:
         """Return where the SDK keeps the manifest of one revision of ``dataset``."""
-        check_cacheable(dataset)
+        self.layout.check_dataset(dataset)
         return self.manifests / f"{dataset}@{revision}.json"
 
-    def find(self, dataset: str, path: str) -> Record | None:
+    def find(self, dataset: str, path: str, *, is_doubted: bool = False) -> Record | None:
         """Return the record of an entry when the ledger vouches for the file on the disk, else None.
 
         A file that was touched, or whose bytes may not have reached the disk before a power cut, is hashed and compared
-        with what the ledger knows of it.
+        with what the ledger knows of it; so is any that ``is_doubted``.
         """
         target = self.target(dataset, path)
         with cache_errors(target):
@@ -132,8 +142,7 @@ class Cache:
             record = None if status is None else self.ledger.get(dataset, path)
             if status is None or record is None or record.size != status.st_size or not record.digest:
                 return None
-            is_of_this_process = self._parts.unsynced.get((dataset, path)) == record.mtime_ns
-            if record.mtime_ns == status.st_mtime_ns and (record.is_synced or is_of_this_process):
+            if not is_doubted and self.parts.is_trusted(dataset, path, record, status):
                 return record
             if hash_file(target) != record.digest:
                 return None
@@ -153,23 +162,38 @@ class Cache:
         self._check_collision(dataset, path)
         is_there = os.path.lexists(target)  # looked for before its record: publish() writes that first
         record = self.ledger.get(dataset, path)
-        if is_there and not (record is not None and record.is_ours):
-            raise CacheError(
-                f"{target} is in the way: dsx did not put it there, and it is not the hub's {shown(path)}; "
-                "move it away, or use another cache_dir"
-            )
+        if is_there and (record is None or not record.is_ours or target.is_symlink()):
+            if target.is_dir() and not target.is_symlink() and self.ledger.list_ours_below(dataset, path):
+                return  # what it holds of ours makes room, and what it holds of others' is found then
+            raise self._make_obstacle(target, f"dsx did not put it there, and it is not the hub's {shown(path)}")
+
+    def _make_obstacle(self, target: Path, reason: str) -> CacheError:
+        return CacheError(f"{target} is in the way: {reason}; move it away, or use another {self.layout.option}")
 
     def _check_collision(self, dataset: str, path: str) -> None:
-        for other in self.ledger.list_folded(dataset, path):
+        for _, other in self.ledger.list_folded(dataset, [path]):
             if is_same_file(self.target(dataset, path), self.target(dataset, other)):
                 raise CacheError(
                     f"{shown(path)} and {shown(other)} of dataset {shown(dataset)} would be one file in {self.root}: "
                     "its file system takes their names for the same; read one of them with get_file_bytes()"
                 )
 
-    def adopt(self, dataset: str, path: str, record: Record) -> None:
-        """Vouch from now on for a file that somebody else put there and that was verified; it stays theirs."""
-        self.ledger.adopt(dataset, path, record)
+    def adopt(self, dataset: str, records: Mapping[str, Record]) -> None:
+        """Vouch from now on for files that were found and verified, by path; what is somebody else's stays theirs."""
+        self.ledger.adopt(dataset, records)
+        self.note_unsynced(dataset, {path: record.mtime_ns for path, record in records.items()})
+
+    def enter(self, dataset: str, records: Mapping[str, Record]) -> dict[str, CacheError]:
+        """Note that files are about to get their names, before they do: whatever happens between, they are our own.
+
+        Returns:
+            Those that must not, because another dataset has put a file there, with an error each.
+        """
+        taken = self.ledger.enter(dataset, records, is_shared=self.layout.is_shared)
+        return {
+            path: self._make_obstacle(self.target(dataset, path), f"it is the {shown(path)} of dataset {shown(other)}")
+            for path, other in taken.items()
+        }
 
     @contextmanager
     def download(self, dataset: str, path: str) -> Iterator[Partial]:
@@ -189,8 +213,9 @@ class Cache:
         with cache_errors(target):
             temporary = partial.finish()
             mtime_ns = temporary.stat().st_mtime_ns
-            # The record comes first: whatever happens between the two, the file is known as the SDK's own.
-            self.ledger.put(dataset, path, record._replace(mtime_ns=mtime_ns, is_ours=True, is_synced=False))
+            record = record._replace(mtime_ns=mtime_ns, is_ours=True, is_synced=False)
+            for error in self.enter(dataset, {path: record}).values():
+                raise error
             self._make_room(dataset, path)
             make_folders(target.parent)
             move_file(temporary, target)
@@ -199,23 +224,30 @@ class Cache:
             except CacheError:
                 target.unlink()  # two came at the same time: neither may stand for the other
                 raise
-            self._parts.note_unsynced(dataset, path, mtime_ns)
-            if self._parts.is_sync_due():
-                self.sync()
+            self.note_unsynced(dataset, {path: mtime_ns})
         return target
+
+    def note_unsynced(self, dataset: str, mtimes_ns: Mapping[str, int]) -> None:
+        """Note files, by path, that have their names and are not known to be on the disk; now and then they are."""
+        parts = self.parts
+        parts.note_unsynced(dataset, mtimes_ns)
+        if parts.is_sync_due():
+            self.sync_later()
 
     def _make_room(self, dataset: str, path: str) -> None:
         """Remove files of our own that lie where a folder has to be, or in the folder where the file has to be."""
         above = [str(parent) for parent in PurePosixPath(path).parents][:-1]
-        below = self.ledger.list_ours_below(dataset, path) if self.target(dataset, path).is_dir() else []
-        for old in [*above, *below]:
-            file = self.target(dataset, old)
-            record = self.ledger.get(dataset, old)
-            if record is not None and record.is_ours and stat_file(file) is not None:
-                file.unlink()
-                self.ledger.forget(dataset, [old])
-                if old in below:
-                    remove_empty_folders(file.parent, below=self.root)
+        target = self.target(dataset, path)
+        with self.parts.room_lock:
+            below = self.ledger.list_ours_below(dataset, path) if target.is_dir() else []
+            for old in [*above, *below]:
+                file = self.target(dataset, old)
+                record = self.ledger.get(dataset, old)
+                if record is not None and record.is_ours and stat_file(file) is not None:
+                    file.unlink()
+                    self.ledger.forget(dataset, [old])
+                    if old in below:
+                        remove_empty_folders(file.parent, below=target.parent)
 
     def write_document(self, file: Path, parts: Iterable[bytes], *, revision: str = "") -> None:
         """Write a manifest in one atomic step. A file of somebody else's that has its name is moved aside, not lost."""
@@ -244,65 +276,114 @@ class Cache:
             and (status.st_size, status.st_mtime_ns, revision) == (record.size, record.mtime_ns, record.etag)
         )
 
+    def keep_published(self) -> None:
+        """Keep in a file what the ledger knows, where that ends with this process and no manifest tells it anew."""
+        if self.layout.is_shared and self.ledger.is_in_memory:
+            self.write_document(self.published, format_published(self.ledger))
+
+    def sync_later(self) -> None:
+        """Begin to bring what was published to the disk, unless that is under way; nobody waits for it but the end."""
+        parts = self.parts
+        if parts.begin_sync():
+            # No daemon: a program that ends when all is downloaded would else have it all verified the next time.
+            thread = threading.Thread(target=self._sync_behind, args=(parts,), name="dsx-sync")
+            try:
+                thread.start()
+            except RuntimeError:  # this process is ending, or has too many threads
+                parts.is_syncing = False
+
+    def _sync_behind(self, parts: Parts) -> None:
+        try:
+            self._sync(parts)
+        except CacheError as error:
+            log.warning("published files may not be on the disk, and are verified again when they are used: %s", error)
+        finally:
+            parts.is_syncing = False
+
     def sync(self) -> None:
         """Bring what was published to the disk, as a group, and let the ledger vouch for it after a power cut too."""
-        self._sync(self._parts)
+        self._sync(self.parts)
 
     def close(self) -> None:
         """Sync, then close this process's ledger."""
         parts = self._opened.pop()
         if parts is not None:
             self._sync(parts)
-            parts.ledger.close()
+            with parts.sync_lock:
+                parts.is_closed = True
+                parts.ledger.close()
 
-    def _sync(self, parts: _Parts) -> None:
-        files = parts.take_unsynced()
-        if files:
-            with cache_errors(self.root):
-                sync_files([self.target(dataset, path) for dataset, path, _ in files])
-            parts.ledger.mark_synced(files)
+    def _sync(self, parts: Parts) -> None:
+        with parts.sync_lock:
+            if parts.is_closed:
+                return
+            for dataset, files in parts.take_unsynced().items():
+                folder = self.layout.find_folder(self.root, dataset)
+                with cache_errors(self.root):
+                    sync_files([folder / path for path in files])
+                if not parts.is_gone:
+                    parts.ledger.mark_synced((dataset, path, mtime_ns) for path, mtime_ns in files.items())
+            parts.forget_synced()
 
 
-class _Parts:
-    """What one process has open of a cache."""
+class Parts:
+    """What one process has open of a cache.
+
+    Attributes:
+        ledger: The ledger.
+        workshop: The downloads under way.
+        sync_lock: Held while files are brought to the disk.
+        room_lock: Held while files are removed that are in the way of others.
+        is_syncing: Whether a thread is about to do that.
+        is_closed: Whether there is nothing open any more.
+        is_gone: Whether somebody has removed the folder.
+    """
 
     def __init__(self, ledger: Ledger, workshop: Workshop) -> None:
         self.ledger = ledger
         self.workshop = workshop
-        self.unsynced: dict[tuple[str, str], int] = {}
+        self.sync_lock = threading.Lock()
+        self.room_lock = threading.Lock()
+        self.is_syncing = False
+        self.is_closed = False
+        self.is_gone = False
+        self._unsynced: dict[str, dict[str, int]] = {}
+        self._in_sync: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
         self._synced_at = time.monotonic()
 
-    def note_unsynced(self, dataset: str, path: str, mtime_ns: int) -> None:
+    def is_trusted(self, dataset: str, path: str, record: Record, status: os.stat_result) -> bool:
+        """Tell whether a file is as this record says, and on the disk or published by this very process."""
+        if record.mtime_ns != status.st_mtime_ns or record.size != status.st_size or not record.digest:
+            return False
+        return record.is_synced or any(
+            files.get(dataset, {}).get(path) == record.mtime_ns for files in (self._unsynced, self._in_sync)
+        )
+
+    def note_unsynced(self, dataset: str, mtimes_ns: Mapping[str, int]) -> None:
+        """Note files that have their names."""
         with self._lock:
-            self.unsynced[dataset, path] = mtime_ns
+            self._unsynced.setdefault(dataset, {}).update(mtimes_ns)
 
     def is_sync_due(self) -> bool:
-        return len(self.unsynced) >= SYNC_FILES or time.monotonic() - self._synced_at > SYNC_AFTER_S
+        """Tell whether the last sync is long ago."""
+        return time.monotonic() - self._synced_at > SYNC_AFTER_S
 
-    def take_unsynced(self) -> list[tuple[str, str, int]]:
+    def begin_sync(self) -> bool:
+        """Tell whether there is something to sync, and nobody about to."""
         with self._lock:
-            files = [(dataset, path, mtime_ns) for (dataset, path), mtime_ns in self.unsynced.items()]
-            self.unsynced.clear()
+            is_wanted = bool(self._unsynced) and not self.is_syncing
+            self.is_syncing = self.is_syncing or is_wanted
+            return is_wanted
+
+    def take_unsynced(self) -> dict[str, dict[str, int]]:
+        """Return what is to be synced, by dataset and path; it stays trusted until `forget_synced`."""
+        with self._lock:
+            self._in_sync, self._unsynced = self._unsynced, {}
+            return self._in_sync
+
+    def forget_synced(self) -> None:
+        """Note that the ledger vouches for what was taken."""
+        with self._lock:
+            self._in_sync = {}
             self._synced_at = time.monotonic()
-            return files
-
-
-def check_cacheable(dataset: str) -> str:
-    """Return ``dataset`` unchanged when its folder in the cache cannot be taken for anything else.
-
-    Raises:
-        InvalidPathError: It is no dataset name, this system cannot hold it, or it looks like another's manifest.
-    """
-    check_local(check_dataset(dataset), windows=os.name == "nt")
-    if dataset.endswith(MANIFEST_SUFFIX):
-        raise InvalidPathError(
-            f"dataset {shown(dataset)} cannot be cached: its folder would have the name of another dataset's manifest; "
-            "read it with get_file_bytes()"
-        )
-    if PINNED_SUFFIX.search(dataset):
-        raise InvalidPathError(
-            f"dataset {shown(dataset)} cannot be cached: its name looks like a revision of another dataset; "
-            "read it with get_file_bytes()"
-        )
-    return dataset

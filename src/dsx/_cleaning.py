@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dsx._cache import Cache, check_cacheable
-from dsx._disk import cache_errors, remove_empty_folders, stat_file
+from dsx._cache import Cache
+from dsx._disk import cache_errors, is_free_of_links, remove_empty_folders, stat_file
+from dsx._layout import check_cacheable
 from dsx._manifest_files import list_columns_files, list_named_files, name_dataset
 
 
@@ -32,7 +33,7 @@ def clear_cache(cache: Cache, dataset: str | None) -> int:
             freed += size
         ours = cache.ledger.list_ours(name)
         for folder in {cache.target(name, path).parent for path in ours}:
-            if _is_free_of_links(cache, folder):
+            if is_free_of_links(folder, below=cache.root):
                 remove_empty_folders(folder, below=cache.root)
         cache.ledger.forget_dataset(name)
         cache.ledger.forget("", [cache.manifest_file(name).name])
@@ -67,9 +68,4 @@ def _list_files(cache: Cache, dataset: str) -> Iterator[Path]:
 
 def _is_reachable(cache: Cache, file: Path) -> bool:
     """Tell whether ``file`` is a regular file inside the cache with no link on the way."""
-    return stat_file(file) is not None and _is_free_of_links(cache, file.parent)
-
-
-def _is_free_of_links(cache: Cache, folder: Path) -> bool:
-    way = [folder.relative_to(cache.root), *folder.relative_to(cache.root).parents]
-    return not any((cache.root / each).is_symlink() for each in way[:-1])
+    return stat_file(file) is not None and is_free_of_links(file.parent, below=cache.root)

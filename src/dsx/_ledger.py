@@ -8,26 +8,25 @@ what the cached manifests name, as files that are the SDK's own and not yet veri
 from __future__ import annotations
 
 import logging
-import os
 import random
-import re
 import sqlite3
-import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from dsx._disk import is_network_disk
 from dsx._process import before_fork, quiet
+from dsx.manifest import ManifestEntry
 from dsx.protocol.paths import fold_path
 
 log = logging.getLogger("dsx")
 
 BUSY_TIMEOUT_S = 10.0
 USER_VERSION = 1
-
-_NETWORK_TYPES = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs"}
+QUERY_PATHS = 500
+"""How many paths one query asks for; SQLite allows 999 parameters where it is old."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -46,6 +45,12 @@ CREATE TABLE IF NOT EXISTS files (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_fold ON files (dataset, fold);
 """
+
+_RECORDS = (
+    "SELECT path, size, mtime_ns, head_hash, digest, hub_mtime_ns, etag, is_ours, is_synced FROM files WHERE path"
+)
+_OWNERS = "SELECT path, is_ours FROM files WHERE path"
+_FOLDED = "SELECT fold, path FROM files WHERE fold"
 
 T = TypeVar("T")
 
@@ -75,6 +80,14 @@ class Record(NamedTuple):
     is_ours: bool
     is_synced: bool
 
+    def is_entry(self, entry: ManifestEntry) -> bool:
+        """Tell whether this is of what a manifest names; a digest counts when both have one, a time when it says it."""
+        return (
+            (self.size, self.head_hash) == (entry.size, entry.hash)
+            and entry.mtime_ns in (None, self.hub_mtime_ns)
+            and entry.digest in (None, self.digest)
+        )
+
 
 UNVERIFIED = Record(-1, 0, "", "", None, "", is_ours=True, is_synced=False)
 """A file that a cached manifest names, of which nothing else is known."""
@@ -86,12 +99,15 @@ class Ledger:
     Args:
         folder: The cache's ``.dsx`` folder.
         seeds: Gives ``(dataset, path)`` of everything that the cached manifests name; asked when there is no ledger.
+
+    Attributes:
+        is_in_memory: Whether it cannot be kept, and ends with this process.
     """
 
     def __init__(self, folder: Path, seeds: Callable[[], Iterable[tuple[str, str]]]) -> None:
         self._file = folder / "ledger.sqlite"
         self._seeds = seeds
-        self._is_in_memory = False
+        self.is_in_memory = False
         self._kept: sqlite3.Connection | None = None
         with quiet:
             self._db()
@@ -108,19 +124,48 @@ class Ledger:
         )
         return None if row is None else Record._make([*row[:6], bool(row[6]), bool(row[7])])
 
+    def get_many(self, dataset: str, paths: Sequence[str]) -> dict[str, Record]:
+        """Return what is known of many files; those of which nothing is known are left out."""
+        rows = self._run(lambda db: list(_select(db, _RECORDS, dataset, paths)))
+        return {row[0]: Record(*row[1:]) for row in rows}
+
     def put(self, dataset: str, path: str, record: Record) -> None:
         """Write one record over what was known."""
         self._run(lambda db: _put(db, [(dataset, path, record)]))
 
-    def adopt(self, dataset: str, path: str, record: Record) -> None:
-        """Write what is known of a file that was found and verified; whose it is stays as it was."""
+    def enter(self, dataset: str, records: Mapping[str, Record], *, is_shared: bool) -> dict[str, str]:
+        """Write the records of files that are about to get their names, in one transaction.
+
+        Args:
+            dataset: Name of their dataset.
+            records: What is known of each, by path.
+            is_shared: Whether files of other datasets may have the same names. Of two that are written at the same time
+                only one gets it.
+
+        Returns:
+            The paths that another dataset has, with its name; their records were not written.
+        """
+
+        def work(db: sqlite3.Connection) -> dict[str, str]:
+            db.execute("BEGIN IMMEDIATE")  # nobody writes between the look and the entry
+            taken: dict[str, str] = {}
+            for other in _list_others(db, dataset) if is_shared else ():
+                taken |= {path: other for path, is_ours in _select(db, _OWNERS, other, list(records)) if is_ours}
+            _put(db, ((dataset, path, record) for path, record in records.items() if path not in taken))
+            return taken
+
+        return self._run(work)
+
+    def adopt(self, dataset: str, records: Mapping[str, Record]) -> None:
+        """Write what is known of files that were found and verified; whose they are stays as it was."""
 
         def work(db: sqlite3.Connection) -> None:
-            _put(db, [(dataset, path, record._replace(is_ours=False))], verb="INSERT OR IGNORE")
-            db.execute(
-                "UPDATE files SET size = ?, mtime_ns = ?, head_hash = ?, digest = ?, hub_mtime_ns = ?, etag = ?"
-                " WHERE dataset = ? AND path = ?",
-                (*record[:6], dataset, path),
+            found = [(dataset, path, record._replace(is_ours=False)) for path, record in records.items()]
+            _put(db, found, verb="INSERT OR IGNORE")
+            db.executemany(
+                "UPDATE files SET size = ?, mtime_ns = ?, head_hash = ?, digest = ?, hub_mtime_ns = ?, etag = ?,"
+                " is_synced = ? WHERE dataset = ? AND path = ?",
+                [(*record[:6], int(record.is_synced), dataset, path) for path, record in records.items()],
             )
 
         self._run(work)
@@ -136,6 +181,20 @@ class Ledger:
         rows = [(dataset, path) for path in paths]
         self._run(lambda db: db.executemany("DELETE FROM files WHERE dataset = ? AND path = ?", rows))
 
+    def hand_over(self, dataset: str, paths: Sequence[str]) -> set[str]:
+        """Make files that another dataset has a record of, too, that one's own; return their paths."""
+
+        def work(db: sqlite3.Connection) -> set[str]:
+            found: set[str] = set()
+            for other in _list_others(db, dataset):
+                shared = [path for path, _ in _select(db, _OWNERS, other, paths) if path not in found]
+                found.update(shared)
+                sql = "UPDATE files SET is_ours = 1 WHERE dataset = ? AND path = ?"
+                db.executemany(sql, [(other, path) for path in shared])
+            return found
+
+        return self._run(work)
+
     def forget_dataset(self, dataset: str) -> None:
         """Drop all records of one dataset."""
         self._run(lambda db: db.execute("DELETE FROM files WHERE dataset = ?", (dataset,)))
@@ -144,6 +203,17 @@ class Ledger:
         """Return the paths of the files that the SDK published for ``dataset``, sorted."""
         sql = "SELECT path FROM files WHERE dataset = ? AND is_ours ORDER BY path"
         return [row[0] for row in self._run(lambda db: db.execute(sql, (dataset,)).fetchall())]
+
+    def list_all_ours(self) -> list[tuple[str, str, Record]]:
+        """Return dataset, path and record of every file that the SDK published, sorted."""
+        sql = _RECORDS.replace("path,", "dataset, path,", 1).replace(
+            "WHERE path", "WHERE is_ours ORDER BY dataset, path"
+        )
+        return [(row[0], row[1], Record(*row[2:])) for row in self._run(lambda db: db.execute(sql).fetchall())]
+
+    def restore(self, rows: Iterable[tuple[str, str, Record]]) -> None:
+        """Write records of which nothing better is known."""
+        self._run(lambda db: _put(db, rows, verb="INSERT OR IGNORE"))
 
     def list_ours_below(self, dataset: str, folder: str) -> list[str]:
         """Return the paths of the files that the SDK published in a folder of ``dataset``, at any depth."""
@@ -155,11 +225,13 @@ class Ledger:
         """Return the names of all datasets with records."""
         return [row[0] for row in self._run(lambda db: db.execute("SELECT DISTINCT dataset FROM files").fetchall())]
 
-    def list_folded(self, dataset: str, path: str) -> list[str]:
-        """Return other paths that a file system without case or Unicode form would take for ``path``."""
-        sql = "SELECT path FROM files WHERE dataset = ? AND fold = ? AND path <> ?"
-        rows = self._run(lambda db: db.execute(sql, (dataset, fold_path(path), path)).fetchall())
-        return [row[0] for row in rows]
+    def list_folded(self, dataset: str, paths: Iterable[str]) -> list[tuple[str, str]]:
+        """Return pairs of a path and another that a file system without case or Unicode form takes for it."""
+        by_fold: dict[str, list[str]] = {}
+        for path in paths:
+            by_fold.setdefault(fold_path(path), []).append(path)
+        rows = self._run(lambda db: list(_select(db, _FOLDED, dataset, list(by_fold))))
+        return [(path, other) for fold, other in rows for path in by_fold[fold] if path != other]
 
     def close(self) -> None:
         """Close the file."""
@@ -170,7 +242,7 @@ class Ledger:
 
     def rest(self) -> None:
         """Close the file until it is next needed: SQLite does not carry an open one over a fork."""
-        if not self._is_in_memory:
+        if not self.is_in_memory:
             self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -225,7 +297,7 @@ class Ledger:
         log.warning(
             "the cache's ledger %s cannot be used (%s); its files are verified when asked for", self._file, reason
         )
-        self._is_in_memory = True
+        self.is_in_memory = True
         db = _connect(":memory:")
         self._seed(db)
         return db
@@ -233,26 +305,6 @@ class Ledger:
     def _seed(self, db: sqlite3.Connection) -> None:
         with db:  # what another process has written meanwhile is better
             _put(db, ((dataset, path, UNVERIFIED) for dataset, path in self._seeds()), verb="INSERT OR IGNORE")
-
-
-def is_network_disk(folder: Path) -> bool:
-    """Tell whether ``folder`` lies on a file system whose locks and shared memory cannot be relied on.
-
-    Only Linux says so in a file; elsewhere the answer is no, and SQLite's own errors have to do.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return False
-    real = Path(os.path.realpath(folder))
-    best, kind = "", ""
-    for _, point, fstype, *_ in (line.split(" ") for line in mounts):
-        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
-        if real.is_relative_to(mount) and len(mount) >= len(best):
-            best, kind = mount, fstype
-    return kind in _NETWORK_TYPES
 
 
 def _rest_all() -> None:
@@ -293,6 +345,22 @@ def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last records; their files are verified
     db.executescript(_TABLES)
     return db
+
+
+def _select(db: sqlite3.Connection, what: str, dataset: str, values: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of ``dataset`` for many values."""
+    for start in range(0, len(values), QUERY_PATHS):
+        some = values[start : start + QUERY_PATHS]
+        yield from db.execute(f"{what} IN ({', '.join('?' * len(some))}) AND dataset = ?", (*some, dataset))
+
+
+def _list_others(db: sqlite3.Connection, dataset: str) -> list[str]:
+    """Return the other datasets that have records; one step in the index for each."""
+    found: list[str] = []
+    last = ""
+    while (last := db.execute("SELECT min(dataset) FROM files WHERE dataset > ?", (last,)).fetchone()[0]) is not None:
+        found.append(last)
+    return [name for name in found if name != dataset]
 
 
 def _connect_sound(file: Path) -> sqlite3.Connection:

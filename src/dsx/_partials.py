@@ -241,6 +241,21 @@ class Workshop:
             temporary.unlink(missing_ok=True)
             _owners.discard(owner)
 
+    @contextmanager
+    def scratch_many(self, count: int) -> Iterator[list[str]]:
+        """Give the names of ``count`` temporary files; those still in the list at the end are removed."""
+        owner = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+        stem = f"{self._folder}{os.sep}{_dataset_key('')}"
+        names = [f"{stem}-{number:024x}-new.{owner}.work" for number in range(count)]
+        _owners.add(owner)
+        try:
+            yield names
+        finally:
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(name).unlink()
+            _owners.discard(owner)
+
     def list_datasets(self) -> Iterator[str]:
         """Name the datasets of which downloads are kept."""
         for file, match in self._files():

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsx._batch import Batches
-from dsx._cache import Cache
 from dsx._download import Downloads
 from dsx._fetch import MemorySink, Wanted, fetch_entry
+from dsx._folders import Folders
 from dsx._manifests import Manifests
 from dsx._process import PerProcess
 from dsx._readahead import ReadAhead
-from dsx._transport import Transport
-from dsx.errors import CacheDisabledError, EntryNotFoundError
-from dsx.manifest import Manifest
+from dsx.errors import EntryNotFoundError
+from dsx.manifest import Manifest, ManifestEntry
 from dsx.protocol.paths import check_path
 from dsx.protocol.text import shown
 
@@ -24,17 +23,16 @@ class SingleReads:
     Args:
         batches: The hub.
         manifests: What is known of its datasets.
-        cache: Where files are kept; None to keep none.
+        folders: Where files are kept.
         reads_ahead: Whether calls that follow a manifest are served ahead.
     """
 
-    def __init__(self, batches: Batches, manifests: Manifests, cache: Cache | None, *, reads_ahead: bool) -> None:
+    def __init__(self, batches: Batches, manifests: Manifests, folders: Folders, *, reads_ahead: bool) -> None:
         self._transport = batches.transport
         self._manifests = manifests
-        self._cache = cache
+        self._folders = folders
         self.reads_ahead = reads_ahead
-        downloads = None if cache is None else Downloads(self._transport, cache)
-        self._ahead = PerProcess(lambda: ReadAhead(batches, (lambda *_: False) if downloads is None else downloads.has))
+        self._ahead = PerProcess(lambda: ReadAhead(batches, self._is_cached))
 
     def get_bytes(self, dataset: str, path: str, revision: str | None) -> bytes:
         """Return the bytes of an entry; see `DatasetHubClient.get_file_bytes`."""
@@ -51,7 +49,7 @@ class SingleReads:
 
     def get_file(self, dataset: str, path: str, revision: str | None) -> Path:
         """Return where an entry lies in the cache; see `DatasetHubClient.get_file`."""
-        downloads = open_downloads(self._transport, self._cache, "get_file")
+        downloads = Downloads(self._transport, self._folders.find("get_file"))
         manifest = self._manifests.find_newest(dataset) if revision is None else self._find_manifest(dataset, revision)
         wanted = _name_entry(dataset, path, manifest, revision)
         if manifest is None or wanted.entry is None or not self.reads_ahead:
@@ -79,24 +77,14 @@ class SingleReads:
         if ahead is not None:
             ahead.close()
 
+    def _is_cached(self, dataset: str, entry: ManifestEntry) -> bool:
+        """Tell whether the cache has an entry; asked for calls that put it there."""
+        return Downloads(self._transport, self._folders.find("get_file")).has(dataset, entry)
+
     def _find_manifest(self, dataset: str, revision: str | None) -> Manifest | None:
         if revision is None:  # none is read from the disk for it: of millions of files that takes seconds
             return self._manifests.find_loaded(dataset)
         return self._manifests.get_pinned(dataset, revision)
-
-
-def open_downloads(transport: Transport, cache: Cache | None, call: str) -> Downloads:
-    """Return what puts files into the cache for a call of this name.
-
-    Raises:
-        CacheDisabledError: There is no cache.
-    """
-    if cache is None:
-        raise CacheDisabledError(
-            f"{call}() puts files into the cache, and this client was made with cache_dir=None; "
-            "give it a cache_dir, or use get_file_bytes()"
-        )
-    return Downloads(transport, cache)
 
 
 def _name_entry(dataset: str, path: str, manifest: Manifest | None, revision: str | None) -> Wanted:

@@ -15,22 +15,24 @@ from dsx._ahead import iter_bytes
 from dsx._batch import Batches
 from dsx._cache import Cache
 from dsx._cleaning import clear_cache, measure_cache
+from dsx._download_many import Gathering
+from dsx._folders import Folders
 from dsx._manifests import Manifests
+from dsx._mirror import prune_folder
 from dsx._reads import OnError, Origin, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
-from dsx._single import SingleReads, open_downloads
+from dsx._selecting import Options, Verify
+from dsx._single import SingleReads
 from dsx._transport import Transport
 from dsx.config import resolve_address
-from dsx.errors import EntryNotFoundError, HubError, InvalidRequestError
+from dsx.errors import HubError, InvalidRequestError
 from dsx.manifest import Manifest
+from dsx.protocol.globs import Patterns
 from dsx.protocol.models import DatasetDiff, DatasetName, RevisionInfo
-from dsx.protocol.paths import check_path
-from dsx.protocol.text import shown
 
 DATASETS_TIMEOUT_S = 10.0
 DATASETS_BYTES = 64 * 1024**2
-UNKNOWN_NAMED = 5
 
 _NAMES = TypeAdapter(list[DatasetName])
 
@@ -68,7 +70,8 @@ class DatasetHubClient:
         self._manifests = Manifests(self._transport, self._cache)
         self._revisions = Revisions(self._transport)
         self._batches = Batches(self._transport)
-        self._singles = SingleReads(self._batches, self._manifests, self._cache, reads_ahead=readahead)
+        self._folders = Folders(self._cache)
+        self._singles = SingleReads(self._batches, self._manifests, self._folders, reads_ahead=readahead)
 
     def list_datasets(self) -> list[str]:
         """List the datasets that the hub has and this key may read, sorted by name."""
@@ -245,44 +248,58 @@ class DatasetHubClient:
         return [data for _, data in iter_bytes(self._batches, Origin(dataset), iter(planned), skips=False)]
 
     def download_dataset(
-        self, dataset: str, file_list: Sequence[str] | None = None, *, revision: str | None = None
+        self,
+        dataset: str,
+        file_list: Sequence[str] | None = None,
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+        dest: str | os.PathLike[str] | None = None,
+        verify: Verify = "auto",
+        delete: bool = False,
+        revision: str | None = None,
     ) -> list[Path]:
-        """Download many files into the cache, several at a time, and return where they lie.
+        """Download many files, in few requests, and return where they lie.
 
-        What is in the cache already is not fetched again. When some files fail, the others are kept.
+        Only what is missing or has changed is fetched. When some files fail, the others are kept; a call that was
+        interrupted is gone on with by the next.
 
         Args:
             dataset: Name of the dataset.
             file_list: Paths of the files wanted, as in the manifest; left out, all files of the dataset.
+            include: Patterns of which a path has to match one, as for `Manifest.select`; not with ``file_list``.
+            exclude: Patterns of which a path must match none; not with ``file_list``.
+            dest: A folder of your own, in which the files lie as ``<dest>/<path>``; left out, the cache. What you have
+                put there is not touched.
+            verify: ``"auto"`` believes what was verified before and nobody has touched since; ``"full"`` reads every
+                file that is there, and fetches what is not right.
+            delete: Whether to remove from ``dest`` what an earlier call has put there and the files wanted now do not
+                have; nothing is removed when there are none at all, nor after an error.
             revision: State of the dataset that the files have to be of; left out, the newest.
 
         Returns:
             One path per path asked for, in the same order.
 
         Raises:
-            CacheDisabledError: The client was made with ``cache_dir=None``.
+            CacheDisabledError: The client was made with ``cache_dir=None``, and no ``dest`` is given.
+            InvalidRequestError: The arguments do not go together.
             EntryNotFoundError: Some paths are not in the manifest; nothing was downloaded.
             DownloadError: Some files failed; ``failures`` says which and why.
+            CacheError: The folder cannot be used.
         """
-        downloads = open_downloads(self._transport, self._cache, "download_dataset")
-        if isinstance(file_list, (str, bytes)):
-            raise InvalidRequestError(f"file_list is a list of paths; for one file pass [{shown(file_list)}]")
-        if any(isinstance(row, dict) for row in (file_list if isinstance(file_list, list) else ())):
-            raise InvalidRequestError('file_list is a list of paths; of rows of a manifest pass their row["path"]')
-        wanted = None if file_list is None else [check_path(path) for path in file_list]
+        options = Options(file_list, include, exclude, verify, delete)
+        options.check(has_dest=dest is not None)
+        folder = self._folders.find("download_dataset", dest)
         if revision is None:
             manifest = self._manifests.refresh(dataset)
         else:
             manifest = self._manifests.get_pinned(dataset, revision)
-        paths = manifest.paths if wanted is None else wanted
-        unknown = [path for path in wanted or () if manifest.find(path) is None]
-        if unknown:
-            more = f" and {len(unknown) - UNKNOWN_NAMED} more" if len(unknown) > UNKNOWN_NAMED else ""
-            named = ", ".join(shown(path) for path in unknown[:UNKNOWN_NAMED])
-            raise EntryNotFoundError(
-                f"dataset {shown(dataset)} has no {named}{more}; nothing was downloaded; get_manifest() lists its files"
-            )
-        return downloads.get_many(dataset, paths, manifest=manifest, revision=revision or "")
+        selection = options.select(dataset, manifest, is_pinned=revision is not None)
+        Gathering(self._batches, folder, selection).run()
+        if delete and len(selection.entries):
+            prune_folder(folder, dataset, {entry.path for entry in selection.entries})
+        prefix = folder.layout.find_prefix(folder.root if dest is None else Path(dest).expanduser(), dataset)
+        return [Path(prefix + path) for path in options.list_paths(selection)]
 
     def clear_cache(self, dataset: str | None = None) -> int:
         """Delete what this SDK put into the cache, and nothing else.
@@ -306,11 +323,10 @@ class DatasetHubClient:
         return 0 if self._cache is None else measure_cache(self._cache, dataset)
 
     def close(self) -> None:
-        """End this process's connections and bring the cache to rest; the client may be used again."""
+        """End this process's connections and bring what it wrote to rest; the client may be used again."""
         self._singles.close()
         self._transport.close()
-        if self._cache is not None:
-            self._cache.close()
+        self._folders.close()
 
     def __enter__(self) -> DatasetHubClient:
         return self

@@ -205,12 +205,14 @@ class HonestScript:
     Attributes:
         states: Content of each entry, by revision that `keep` was called for.
         changes: What the columns have to say instead of the truth.
+        knows_batches: Whether it has the route for them.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.files = dict(files)
         self.states: dict[str, dict[str, bytes]] = {}
         self.changes: dict[str, object] = {}
+        self.knows_batches = True
 
     def __call__(self, request: Request) -> Reply:
         if request.path == "/datasets":
@@ -223,6 +225,8 @@ class HonestScript:
             )
         if request.path == "/manifest/cats":
             return self.send_manifest(request)
+        if request.path == "/batch/cats" and not self.knows_batches:
+            return answer_problem(404, "route_not_found", "no such route")
         if request.path == "/batch/cats":
             return self.send_batch(request)
         path = request.path.removeprefix("/file/cats/")

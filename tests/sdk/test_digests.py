@@ -89,8 +89,9 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def script() -> HonestScript:
-    """A dataset of which the hub knows all digests."""
+    """A dataset of which the hub knows all digests; its entries are asked for one by one."""
     script = HonestScript(FILES)
+    script.knows_batches = False
     script.changes = {"digests": digests_of(FILES)}
     return script
 

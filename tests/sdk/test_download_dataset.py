@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-import dsx._download
+import dsx._download_many
 from dsx import (
     CacheDisabledError,
     DatasetHubClient,
@@ -30,7 +30,19 @@ from dsx import (
 from tests.conftest import KEY
 
 from .conftest import WAIT_S, Dataset, files_below, leftovers, run_python, shorten_waits
-from .scripted import HonestScript, Reply, Request, ScriptedHub, answer, answer_problem, describe, format_head
+from .scripted import (
+    HonestScript,
+    Reply,
+    Request,
+    ScriptedHub,
+    answer,
+    answer_problem,
+    describe,
+    format_head,
+    paths_of,
+    write_frame,
+    write_problem,
+)
 
 FILES = {f"d{number % 3}/{number:02}": os.urandom(number * 137) for number in range(40)}
 
@@ -46,11 +58,18 @@ DOWNLOAD = """
 
 
 class PartlyScript(HonestScript):
-    """Answers with the test's own reply for the paths that shall fail."""
+    """Answers with the test's own reply for the paths that shall fail, and in a batch with what it is of that."""
 
-    def __init__(self, failing: dict[str, Reply]) -> None:
+    def __init__(self, failing: dict[str, Reply], *, knows_batches: bool = True) -> None:
         super().__init__(FILES)
         self.failing = failing
+        self.knows_batches = knows_batches
+
+    def write_frame(self, index: int, path: str, start: int, stop: int) -> bytes:
+        if path not in self.failing:
+            return super().write_frame(index, path, start, stop)
+        status, code = FRAMES.get(path, (0, ""))
+        return write_problem(index, status, code, "the disk says no") if code else write_frame(index, 0, b"wrong")
 
     def send_entry(self, request: Request, data: bytes) -> Reply:
         reply = self.failing.get(request.path.removeprefix("/file/cats/"))
@@ -63,12 +82,25 @@ FAILING = {
     "d2/11": WRONG,
     "d1/22": answer_problem(404, "entry_not_found", "it is gone"),
 }
+FRAMES = {"d0/03": (3, "unreadable"), "d1/22": (1, "entry_not_found")}
+
+
+@pytest.fixture(params=[True, False], ids=["batches", "single files"])
+def partly(request: pytest.FixtureRequest) -> PartlyScript:
+    """A hub on which some files fail, one that knows batches and one that does not."""
+    return PartlyScript(FAILING, knows_batches=request.param)
 
 
 @pytest.fixture
 def hub(start_honest: Callable[..., tuple[ScriptedHub, HonestScript]]) -> ScriptedHub:
     """A scripted hub that has `FILES`."""
     return start_honest(FILES)[0]
+
+
+def asked_for(hub: ScriptedHub) -> list[str]:
+    """Return the paths of the entries that were asked for, sorted."""
+    single = [request.path.removeprefix("/file/cats/") for request in hub.of("GET", "/file/")]
+    return sorted(single + [path for request in hub.of("POST", "/batch/") for path in paths_of(request)])
 
 
 def test_all_files_are_there(client: DatasetHubClient, dataset: Dataset, cache_dir: Path) -> None:
@@ -91,7 +123,23 @@ def test_order_and_duplicates_are_kept(connect: Connect, hub: ScriptedHub, cache
 
 def test_duplicates_are_fetched_once(connect: Connect, hub: ScriptedHub) -> None:
     connect(hub.url).download_dataset("cats", ["d1/01"] * 20)
-    assert len(hub.of("GET", "/file/")) == 1
+    assert asked_for(hub) == ["d1/01"]
+
+
+def test_small_files_come_in_few_requests(connect: Connect, hub: ScriptedHub) -> None:
+    connect(hub.url).download_dataset("cats")
+    assert len(hub.of("POST", "/batch/")) == 1
+    assert hub.of("GET", "/file/") == []
+
+
+def test_hub_without_batches_is_asked_for_single_files(
+    connect: Connect, start_honest: Callable[..., tuple[ScriptedHub, HonestScript]], cache_dir: Path
+) -> None:
+    hub, script = start_honest(FILES)
+    script.knows_batches = False
+    connect(hub.url).download_dataset("cats")
+    assert len(hub.of("GET", "/file/")) == len(FILES)
+    assert files_below(cache_dir / "cats") == FILES
 
 
 def test_only_what_is_asked_for_is_fetched(connect: Connect, hub: ScriptedHub, cache_dir: Path) -> None:
@@ -145,26 +193,30 @@ def test_cached_files_are_not_requested_again(connect: Connect, hub: ScriptedHub
     connect(hub.url).download_dataset("cats", list(FILES)[:30])
     hub.requests.clear()
     connect(hub.url).download_dataset("cats")
-    assert {request.path for request in hub.of("GET", "/file/")} == {f"/file/cats/{path}" for path in list(FILES)[30:]}
+    assert asked_for(hub) == sorted(list(FILES)[30:])
 
 
-def test_failed_files_do_not_lose_the_others(connect: Connect, start_scripted: StartScripted, cache_dir: Path) -> None:
+def test_failed_files_do_not_lose_the_others(
+    connect: Connect, start_scripted: StartScripted, partly: PartlyScript, cache_dir: Path
+) -> None:
     with pytest.raises(DownloadError):
-        connect(start_scripted(PartlyScript(FAILING)).url).download_dataset("cats")
+        connect(start_scripted(partly).url).download_dataset("cats")
     assert files_below(cache_dir / "cats") == {path: FILES[path] for path in FILES.keys() - FAILING}
 
 
-def test_error_names_every_file_that_failed_and_why(connect: Connect, start_scripted: StartScripted) -> None:
+def test_error_names_every_file_that_failed_and_why(
+    connect: Connect, start_scripted: StartScripted, partly: PartlyScript
+) -> None:
     with pytest.raises(DownloadError) as caught:
-        connect(start_scripted(PartlyScript(FAILING)).url).download_dataset("cats")
+        connect(start_scripted(partly).url).download_dataset("cats")
     lines = str(caught.value).splitlines()[1:]
     assert [line.split("'")[1] for line in lines] == sorted(FAILING)
-    assert ["I/O error" in lines[0], "it is gone" in lines[1], "thrown away" in lines[2]] == [True] * 3
+    assert ["the disk" in lines[0], "it is gone" in lines[1], "thrown away" in lines[2]] == [True] * 3
 
 
-def test_error_carries_every_failure(connect: Connect, start_scripted: StartScripted) -> None:
+def test_error_carries_every_failure(connect: Connect, start_scripted: StartScripted, partly: PartlyScript) -> None:
     with pytest.raises(DownloadError) as caught:
-        connect(start_scripted(PartlyScript(FAILING)).url).download_dataset("cats")
+        connect(start_scripted(partly).url).download_dataset("cats")
     assert {path: type(error).__name__ for path, error in caught.value.failures.items()} == {
         "d0/03": "UnreadableError",
         "d1/22": "EntryNotFoundError",
@@ -172,24 +224,26 @@ def test_error_carries_every_failure(connect: Connect, start_scripted: StartScri
     }
 
 
-def test_error_pickles(connect: Connect, start_scripted: StartScripted) -> None:
+def test_error_pickles(connect: Connect, start_scripted: StartScripted, partly: PartlyScript) -> None:
     with pytest.raises(DownloadError) as caught:
-        connect(start_scripted(PartlyScript(FAILING)).url).download_dataset("cats")
+        connect(start_scripted(partly).url).download_dataset("cats")
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
     assert isinstance(again.failures["d2/11"], IntegrityError)
 
 
-def test_calling_again_fetches_the_rest(connect: Connect, start_scripted: StartScripted, cache_dir: Path) -> None:
-    script = PartlyScript(FAILING)
-    client = connect(start_scripted(script).url)
+def test_calling_again_fetches_the_rest(
+    connect: Connect, start_scripted: StartScripted, partly: PartlyScript, cache_dir: Path
+) -> None:
+    client = connect(start_scripted(partly).url)
     with pytest.raises(DownloadError):
         client.download_dataset("cats")
-    script.failing = {}
+    partly.failing = {}
     client.download_dataset("cats")
     assert files_below(cache_dir / "cats") == FILES
 
 
+@pytest.mark.parametrize("knows_batches", [True, False], ids=["batches", "single files"])
 @pytest.mark.parametrize(
     "failure",
     [Reply(format_head(200, describe(b"12345")) + b"12"), answer(503), answer(429)],
@@ -201,14 +255,17 @@ def test_one_file_that_never_comes_does_not_lose_the_others(
     cache_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     failure: Reply,
+    knows_batches: bool,
 ) -> None:
     shorten_waits(monkeypatch, transfer_s=0.2, first_contact_s=0.2)
-    monkeypatch.setattr(dsx._download, "PARALLEL_DOWNLOADS", 1)  # the failing file is the first
+    monkeypatch.setattr(dsx._download_many, "PARALLEL_DOWNLOADS", 1)  # the failing file is the first
     asked = [0]
-    script = PartlyScript({"d0/00": failure})
+    script = PartlyScript({"d0/00": failure}, knows_batches=knows_batches)
 
     def count(request: Request) -> Reply:
         asked[0] += request.path.endswith("d0/00")
+        if request.method == "POST" and knows_batches and "d0/00" in paths_of(request):
+            return failure
         if asked[0] > 40:
             return answer_problem(404, "entry_not_found", "asked without end")
         return script(request)
@@ -218,11 +275,19 @@ def test_one_file_that_never_comes_does_not_lose_the_others(
     assert files_below(cache_dir / "cats").keys() == FILES.keys() - {"d0/00"}
 
 
-def test_wrong_key_is_not_tried_for_every_file(connect: Connect, start_scripted: StartScripted) -> None:
-    hub = start_scripted(PartlyScript(dict.fromkeys(FILES, answer_problem(401, "unauthorized", "no"))))
+@pytest.mark.parametrize("knows_batches", [True, False], ids=["batches", "single files"])
+def test_wrong_key_is_not_tried_for_every_file(
+    connect: Connect, start_scripted: StartScripted, knows_batches: bool
+) -> None:
+    refused = answer_problem(401, "unauthorized", "no")
+    script = PartlyScript(dict.fromkeys(FILES, refused), knows_batches=knows_batches)
+    if knows_batches:
+        script.send_batch = lambda _: refused  # type: ignore[method-assign]
+    hub = start_scripted(script)
     with pytest.raises(DownloadError, match="did not accept the API key"):
         connect(hub.url).download_dataset("cats")
-    assert len(hub.of("GET", "/file/")) <= 2 * dsx._download.PARALLEL_DOWNLOADS
+    assert len(hub.of("GET", "/file/")) <= 2 * dsx._download_many.PARALLEL_DOWNLOADS
+    assert len(hub.of("POST")) == 1
 
 
 def test_hub_away_and_all_cached_is_a_warning(connect: Connect, hub: ScriptedHub, cache_dir: Path) -> None:
@@ -297,6 +362,7 @@ def test_interrupt_keeps_what_is_done_and_ends(
 ) -> None:
     asked = threading.Event()
     script = HonestScript(FILES)
+    script.knows_batches = False
     honest = script.send_entry
 
     def hold_last(request: Request, data: bytes) -> Reply:
@@ -315,5 +381,5 @@ def test_interrupt_keeps_what_is_done_and_ends(
     output, _ = process.communicate(timeout=15)  # not as long as the hub may be silent
     assert "KeyboardInterrupt" in output
     kept = files_below(cache_dir / "cats")
-    assert len(kept) >= len(FILES) - dsx._download.PARALLEL_DOWNLOADS
+    assert len(kept) >= len(FILES) - dsx._download_many.PARALLEL_DOWNLOADS
     assert all(hashlib.sha256(FILES[path]).digest() == hashlib.sha256(data).digest() for path, data in kept.items())

@@ -94,8 +94,8 @@ def test_synced_is_marked_for_the_state_that_was_synced(open_ledger: OpenLedger)
 def test_names_that_some_file_systems_take_for_one_are_found(open_ledger: OpenLedger, one: str, other: str) -> None:
     ledger = open_ledger()
     ledger.put("cats", one, RECORD)
-    assert ledger.list_folded("cats", other) == [one]
-    assert ledger.list_folded("cats", one) == []
+    assert ledger.list_folded("cats", [other, "z"]) == [(other, one)]
+    assert ledger.list_folded("cats", [one]) == []
 
 
 def test_seeds_are_asked_for_only_when_there_is_no_ledger(open_ledger: OpenLedger) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dsx.errors import DsxError, EntryNotFoundError, HubUnavailableError
 from dsx_server.storage import Content, LocalStorage, Reader, reading
 from dsx_server.storage.beneath import KeptFolders
+from dsx_server.storage.reading import LocalReader
 from tests.conftest import write_files
 
 WHOLE = 2**63
@@ -45,9 +46,11 @@ def open_one(reader: Reader, path: str) -> bytes | type[DsxError]:
         return type(error)
 
 
+@pytest.mark.parametrize("opens_cached", [True, False])
 @given(paths=st.lists(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=4).map("/".join), max_size=20))
-def test_many_are_read_as_each_is_alone(tree: Path, paths: list[str]) -> None:
-    reader = LocalStorage(tree).get_reader("cats")
+def test_many_are_read_as_each_is_alone(tree: Path, opens_cached: bool, paths: list[str]) -> None:
+    root = str((tree / "cats").resolve())
+    reader = LocalStorage(tree).get_reader("cats") if opens_cached else LocalReader("cats", root)
     found = reader.read_many([(path, 0, WHOLE) for path in paths], limit=10**6)
     assert [each.data if isinstance(each, Content) else type(each) for each in found] == [
         open_one(reader, path) for path in paths

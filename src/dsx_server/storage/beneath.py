@@ -128,11 +128,14 @@ class KeptFolders:
     Args:
         root: A real path: no link in it.
         most: About how many to keep.
+
+    Attributes:
+        root: A descriptor of the root.
     """
 
     def __init__(self, root: str, most: int) -> None:
         self._most = most
-        self._root = os.open(root, _FOLDER)
+        self.root = os.open(root, _FOLDER)
         self._kept: dict[str, int] = {}
 
     def find(self, path: str) -> int:
@@ -145,7 +148,7 @@ class KeptFolders:
         if at is not None:
             return at
         if not path:
-            return self._root
+            return self.root
         if len(self._kept) >= self._most:
             self._forget()
         above, _, name = path.rpartition("/")
@@ -154,8 +157,8 @@ class KeptFolders:
 
     def _find_above(self, path: str) -> int:
         if not path or path in self._kept:
-            return self._kept.get(path, self._root)
-        at = os.dup(self._root)
+            return self._kept.get(path, self.root)
+        at = os.dup(self.root)
         try:
             for name in path.split("/"):
                 above, at = at, os.open(name, _FOLDER, dir_fd=at)
@@ -175,7 +178,7 @@ class KeptFolders:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._forget()
-        os.close(self._root)
+        os.close(self.root)
 
 
 def open_in(folder: int, name: str) -> int:

@@ -25,6 +25,7 @@ from dsx_server.storage.openat2 import (
     READ,
     READ_BENEATH,
     How,
+    OpenCached,
     find_open_cached,
 )
 from dsx_server.storage.walking import identity_of
@@ -47,6 +48,22 @@ class NearFolder(NamedTuple):
     until: float
 
 
+class Opener(NamedTuple):
+    """Opens files on one disk of this machine without waiting.
+
+    Attributes:
+        device: The disk, as the system numbers it.
+        open_cached: Opens a path in a folder.
+    """
+
+    device: int
+    open_cached: OpenCached
+
+    def open(self, folder: int, path: str) -> int:
+        """Return the descriptor of a file behind plain folders; -1 when it would be waited for, or is none."""
+        return self.open_cached(folder, os.fsencode(path), READ_BENEATH)
+
+
 class NearFolders:
     """Knows the datasets of which entries may be opened without waiting. Threads may share it.
 
@@ -64,6 +81,11 @@ class NearFolders:
         """Return the folder of a dataset; None when it is on a network disk, or nobody looked lately."""
         folder = self._folders.get(dataset)
         return folder if folder is not None and time.monotonic() < folder.until else None
+
+    def find_opener(self, dataset: str) -> Opener | None:
+        """Return what opens entries of a dataset without waiting; None when that cannot be done."""
+        folder = self.find(dataset)
+        return None if folder is None or self.open_cached is None else Opener(folder.device, self.open_cached)
 
     def note(self, dataset: str, root: str) -> None:
         """Look where a dataset is, unless that was done lately; may block.

@@ -91,7 +91,9 @@ class LocalStorage:
 
     def get_reader(self, dataset: str) -> LocalReader:
         """Find a dataset's folder, to read many entries of it; see `Storage.get_reader`."""
-        return LocalReader(dataset, self._root(dataset))
+        root = self._root(dataset)
+        self._near.note(dataset, root)
+        return LocalReader(dataset, root, self._near.find_opener(dataset))
 
     def _root(self, dataset: str) -> str:
         """Return the real path of a dataset's folder.

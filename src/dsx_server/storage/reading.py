@@ -18,6 +18,7 @@ from dsx.protocol.paths import MAX_PATH_BYTES, are_names, check_path
 from dsx.protocol.text import shown
 from dsx_server.storage.base import Content, Read
 from dsx_server.storage.beneath import HAS_OPENAT, KeptFolders, open_beneath, open_in
+from dsx_server.storage.cached import Opener
 from dsx_server.storage.entries import SETTLE_NS, CachedEntry, entry_not_found, raise_for
 from dsx_server.storage.junk import has_junk, is_junk
 from dsx_server.storage.walking import identity_of
@@ -38,11 +39,13 @@ class LocalReader:
     Args:
         dataset: Its name, for messages.
         root: Its real path.
+        opener: Opens its files without waiting, where that can be done.
     """
 
-    def __init__(self, dataset: str, root: str) -> None:
+    def __init__(self, dataset: str, root: str, opener: Opener | None = None) -> None:
         self._dataset = dataset
         self._root = root
+        self._opener = opener
 
     def open(self, path: str) -> CachedEntry:
         """Open one entry; see `Storage.open`."""
@@ -88,14 +91,12 @@ class LocalReader:
     def _read_plain(self, folders: KeptFolders, read: Read, limit: int) -> Content | None:
         """Read a file that lies where its path says and is at rest; None when there is more to it."""
         path, start, stop = read
-        folder, _, name = path.rpartition("/")
         try:
-            at = folders.find(folder)
-            before = os.stat(name, dir_fd=at, follow_symlinks=False)
+            before = os.stat(path, dir_fd=folders.root, follow_symlinks=False)  # through links in its folders, too
             if not stat.S_ISREG(before.st_mode) or 0 <= time.time_ns() - before.st_ctime_ns < SETTLE_NS:
                 return None
             wanted = _check_wanted(before.st_size, start, stop, limit)
-            descriptor = open_in(at, name)
+            descriptor = self._open_plain(folders, path, before.st_dev)
             try:
                 data = os.pread(descriptor, wanted, start) if wanted else b""
                 after = os.fstat(descriptor)
@@ -104,6 +105,20 @@ class LocalReader:
         except OSError:
             return None
         return Content(identity_of(after), data) if _is_same(before, after) and len(data) == wanted else None
+
+    def _open_plain(self, folders: KeptFolders, path: str, device: int) -> int:
+        """Open a file without following any link.
+
+        On a disk of this machine one call of the system does it when it has all folders on the way in memory, without
+        handing Python's lock to another thread meanwhile; else the folders are opened one by one, and kept.
+        """
+        opener = self._opener
+        if opener is not None and opener.device == device:
+            descriptor = opener.open(folders.root, path)
+            if descriptor >= 0:
+                return descriptor
+        folder, _, name = path.rpartition("/")
+        return open_in(folders.find(folder), name)
 
     def _read_carefully(self, read: Read, limit: int) -> Content | DsxError:
         path, start, stop = read

@@ -18,11 +18,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from dsx._fetch import CHANGES_FOLLOWED, MemorySink, Wanted, Watch, fetch_entry
+from dsx._fetch import CHANGES_FOLLOWED, Watch, fetch_entry
 from dsx._problems import is_problem, parse_problem, word_problem
 from dsx._reads import Origin, Read
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
+from dsx._sinks import MemorySink
 from dsx._transport import Answer, Transport, quote_path
+from dsx._wanted import Wanted
 from dsx.errors import (
     PROBLEMS,
     ConflictError,

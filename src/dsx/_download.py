@@ -7,12 +7,14 @@ import warnings
 from pathlib import Path
 
 from dsx._cache import Cache
+from dsx._digests import read_digest
 from dsx._disk import cache_errors, hash_file
-from dsx._fetch import UNWATCHED, Fetched, State, Wanted, Watch, fetch_entry, read_digest
+from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry
 from dsx._ledger import Record
 from dsx._partials import Partial
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import Transport
+from dsx._wanted import State, Wanted
 from dsx.errors import DsxError, HubTimeoutError, HubUnreachableError
 from dsx.manifest import ManifestEntry
 from dsx.protocol.digests import HEAD_BYTES, head_hash

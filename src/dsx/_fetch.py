@@ -2,20 +2,25 @@
 
 Where the bytes go is a `Sink`: memory here, a partial of the cache there. What a transfer is held against: the
 declared length, the head hash in ``X-DSX-Hash``, the SHA-256 in ``Repr-Digest`` and in the manifest. The hub sends that
-digest with a short entry; of a long one it has computed it by the end of the transfer, and a HEAD asks for it, unless
-the manifest has it.
+digest with a short entry. Of a long one a HEAD asks for it, while the bytes come, unless the manifest has it.
+
+A short entry is one answer. A long one is fetched in ranges (`dsx._ranges`), of which the first is asked for like a
+short entry. Where the hub, or a proxy, knows no ranges, or no strong entity tag, it is one answer too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from contextlib import ExitStack, closing
+from typing import NamedTuple
 
+from dsx._digests import Inquiry, read_digest
+from dsx._ranges import Begun, Ranges, Version, check_body, check_part
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
-from dsx._transport import READ_TIMEOUT_S, Answer, Transport, quote_path
+from dsx._sinks import Sink
+from dsx._transport import Answer, Transport
+from dsx._wanted import State, Wanted
 from dsx.errors import (
     ConflictError,
     DsxError,
@@ -23,120 +28,19 @@ from dsx.errors import (
     HubError,
     HubUnreachableError,
     IntegrityError,
+    RangeError,
 )
-from dsx.manifest import ManifestEntry
-from dsx.protocol.digests import HEAD_BYTES, WANT_SHA256, head_hash, is_strong_tag, parse_repr_digest
-from dsx.protocol.paths import check_dataset, check_path
+from dsx.protocol.digests import WANT_SHA256, head_hash, is_strong_tag
 from dsx.protocol.text import shown
 
-HASHING_BYTES_PER_S = 20e6
-"""Slowest disk of a hub that a digest is waited for."""
+LONG_BYTES = 8 * 1024**2
+"""What is longer than this, in bytes, is fetched in ranges."""
 
 CHANGES_FOLLOWED = 3
 """How often a transfer starts anew because the entry has changed meanwhile."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
-
-
-class Sink(Protocol):
-    """Where the bytes of one entry go.
-
-    Attributes:
-        etag: Version that the bytes so far are of; empty when there are none.
-        size: Size of that version, in bytes.
-        offset: How many bytes are there.
-    """
-
-    etag: str
-    size: int
-    offset: int
-
-    @property
-    def head(self) -> bytes:
-        """The first `HEAD_BYTES` of the bytes that are there."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the bytes that are there, in hex."""
-
-    def begin(self, etag: str, size: int) -> None:
-        """Start from nothing with another version."""
-
-    def write(self, block: bytes) -> None:
-        """Append a block."""
-
-
-class State(NamedTuple):
-    """What the hub says of the entry that it has.
-
-    Attributes:
-        size: Size in bytes.
-        head_hash: MD5 of the first 1024 bytes, in hex; None when it did not say.
-        mtime_ns: Modification time on the hub, ns since 1970; None when it did not say.
-        digest: SHA-256 of the whole entry, in hex; None when it did not say.
-    """
-
-    size: int
-    head_hash: str | None
-    mtime_ns: int | None
-    digest: str | None
-
-    @classmethod
-    def read(cls, headers: Mapping[str, str], *, size: int) -> State:
-        """Read it from the headers of an answer about an entry of ``size`` bytes."""
-        mtime_ns = _parse_mtime(headers.get("X-DSX-Mtime-Ns", ""))
-        return cls(size, headers.get("X-DSX-Hash"), mtime_ns, parse_repr_digest(headers.get("Repr-Digest", "")))
-
-
-class Wanted(NamedTuple):
-    """An entry, and what is known of it before it is asked for.
-
-    Attributes:
-        dataset: Name of its dataset.
-        path: Its path.
-        entry: What a manifest says of it; None when no manifest is known.
-        revision: The revision of that manifest when the entry has to be of it; empty for whatever the hub has.
-    """
-
-    dataset: str
-    path: str
-    entry: ManifestEntry | None = None
-    revision: str = ""
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return shown(f"{self.dataset}/{self.path}")
-
-    @property
-    def url(self) -> str:
-        """Path and query of its URL.
-
-        Raises:
-            InvalidPathError: The gate does not admit the names.
-        """
-        query = f"?revision={self.revision}" if self.revision else ""
-        return "/file/" + quote_path(check_dataset(self.dataset), check_path(self.path)) + query
-
-    def is_entry(self, state: State) -> bool:
-        """Tell whether what the hub has is what the manifest names; a digest counts when both have one."""
-        entry = self.entry
-        if entry is None:
-            return False
-        is_same = (state.size, state.head_hash) == (entry.size, entry.hash) and entry.mtime_ns in (None, state.mtime_ns)
-        return is_same and (state.digest is None or entry.digest in (None, state.digest))
-
-    def check_pinned(self, state: State) -> None:
-        """Raise ConflictError when it has to be of a revision and what the hub has is not."""
-        if self.revision and not self.is_entry(state):
-            raise self.make_conflict("has changed")
-
-    def make_conflict(self, what: str) -> ConflictError:
-        """Word that the hub no longer has it as it was in the revision."""
-        return ConflictError(
-            f"{self.name} {what} since revision {self.revision}, so that it cannot be read as it was then; "
-            f"hub.diff({shown(self.dataset)}, ...) says what else has changed"
-        )
+LARGEST_BYTES = 2**63 - 1
+"""No entry is longer than this, in bytes."""
 
 
 class Fetched(NamedTuple):
@@ -185,7 +89,7 @@ def fetch_entry(
         DsxError: The entry did not come; ``sink`` has what can be gone on with.
     """
     patience = Patience(TRANSFER_S if transport.has_answered else FIRST_CONTACT_S, watch.stop)
-    transfer = _Transfer(transport, wanted, sink, patience, watch.on_bytes)
+    transfer = _Transfer(transport, wanted, sink, patience, watch)
     while True:
         try:
             if not transfer.receive(unless):
@@ -200,69 +104,42 @@ def fetch_entry(
             patience.wait_after(error)
 
 
-def read_digest(transport: Transport, wanted: Wanted, *, size: int, etag: str = "") -> Mapping[str, str]:
-    """Ask for the headers of an entry, with the SHA-256 of its content.
+class _Asked(NamedTuple):
+    """Which bytes of an entry are asked for, and of which version.
 
-    Args:
-        transport: The hub.
-        wanted: The entry.
-        size: Its size in bytes, as far as known: the hub may have to read as much.
-        etag: The version meant; another one is a `ConflictError`. Empty means whichever there is.
+    Attributes:
+        start: First byte.
+        stop: First byte not asked for; None for all.
+        etag: Version that they have to be of, else all of another one are sent; empty for whichever there is.
     """
-    headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"} | ({"If-Match": etag} if etag else {})
-    timeout_s = READ_TIMEOUT_S + size / HASHING_BYTES_PER_S
-    with transport.open("HEAD", wanted.url, headers=headers, timeout_s=timeout_s) as answer:
-        return answer.headers
 
-
-class MemorySink:
-    """Keeps an entry in memory."""
-
-    def __init__(self) -> None:
-        self.begin("", 0)
-
-    def begin(self, etag: str, size: int) -> None:
-        """Start from nothing with another version."""
-        self.etag, self.size, self.offset = etag, size, 0
-        self._blocks: list[bytes] = []
-
-    def write(self, block: bytes) -> None:
-        """Append a block."""
-        self._blocks.append(block)
-        self.offset += len(block)
+    start: int
+    stop: int | None
+    etag: str
 
     @property
-    def data(self) -> bytes:
-        """The bytes that are there."""
-        if len(self._blocks) != 1:
-            self._blocks = [b"".join(self._blocks)]
-        return self._blocks[0]
-
-    @property
-    def head(self) -> bytes:
-        """The first `HEAD_BYTES` of them."""
-        return self.data[:HEAD_BYTES]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the bytes that are there, in hex."""
-        return hashlib.sha256(self.data).hexdigest()
+    def headers(self) -> dict[str, str]:
+        """The headers that say so; none for all bytes of whichever version."""
+        if not self.start and self.stop is None:
+            return {}
+        asked = {"Range": f"bytes={self.start}-{'' if self.stop is None else self.stop - 1}"}
+        return asked | ({"If-Range": self.etag} if self.etag else {})
 
 
 class _Transfer:
     """One entry on its way; `receive` may be called until it returns."""
 
-    def __init__(
-        self, transport: Transport, wanted: Wanted, sink: Sink, patience: Patience, on_bytes: Callable[[int], object]
-    ) -> None:
+    def __init__(self, transport: Transport, wanted: Wanted, sink: Sink, patience: Patience, watch: Watch) -> None:
         self._transport = transport
         self._wanted = wanted
         self._name = wanted.name
         self._sink = sink
         self._patience = patience
-        self._on_bytes = on_bytes
+        self._watch = watch
         self._url = wanted.url
         self._headers: Mapping[str, str] = {}
+        self._inquiry: Inquiry | None = None
+        self._takes_ranges = True
         self._furthest = 0
         self._changes = 0
 
@@ -271,21 +148,62 @@ class _Transfer:
         sink = self._sink
         if sink.etag and sink.offset == sink.size:
             return True  # broken off after the last byte; verify() asks for what is needed
-        headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"}
-        if sink.etag and sink.offset:
-            headers |= {"Range": f"bytes={sink.offset}-", "If-Range": sink.etag}
-        elif unless:
-            headers |= {"If-None-Match": unless}
-        with self._transport.open("GET", self._url, headers=headers) as answer:
+        asked = self._plan()
+        headers = {"Want-Repr-Digest": WANT_SHA256, "Accept-Encoding": "identity"} | asked.headers
+        if unless and not asked.start:
+            headers["If-None-Match"] = unless
+        with ExitStack() as opened:
+            try:
+                answer = opened.enter_context(self._transport.open("GET", self._url, headers=headers))
+            except RangeError as error:  # the manifest is of an entry that was not empty
+                if asked.stop is None:
+                    raise
+                raise self._give_up_ranges("is shorter than it was") from error
             if answer.status == 304 and "If-None-Match" in headers:
                 return False
             self._headers = answer.headers
-            self._check_start(answer)
-            for block in answer.iter_blocks():
-                self._take(block)
+            stop = self._check_start(answer, asked)
+            if stop < sink.size or self._may_be_cut(answer, asked):
+                self._receive_ranges(Begun(answer, opened.pop_all(), stop))
+            else:
+                for block in answer.iter_blocks():
+                    self._take(block)
         if sink.offset != sink.size:
             raise HubUnreachableError(f"{self._name} broke off after {sink.offset} of {sink.size} bytes")
         return True
+
+    def _plan(self) -> _Asked:
+        """Say which bytes to ask for: the first range of a long entry, else all that is missing."""
+        sink, entry = self._sink, self._wanted.entry
+        start = sink.offset if sink.etag else 0
+        size = sink.size if sink.etag else (0 if entry is None else entry.size)
+        is_long = self._takes_ranges and size - start > LONG_BYTES
+        return _Asked(start, start + self._transport.link.range_bytes if is_long else None, sink.etag if start else "")
+
+    def _may_be_cut(self, answer: Answer, asked: _Asked) -> bool:
+        """Tell whether an answer that brings all of a long entry may be left for ranges."""
+        is_long = answer.status == 200 and self._sink.size > LONG_BYTES and self._sink.etag != ""
+        takes_ranges = answer.headers.get("Accept-Ranges") == "bytes" and (asked.stop is None or asked.etag != "")
+        return self._takes_ranges and takes_ranges and is_long
+
+    def _receive_ranges(self, begun: Begun) -> None:
+        """Receive what is missing in ranges, of which the first has begun to come."""
+        sink = self._sink
+        if begun.answer.status == 200:
+            begun = begun._replace(stop=self._transport.link.range_bytes)
+        self._inquire()
+        version = Version(self._url, self._name, sink.etag, sink.size)
+        ranges = Ranges(self._transport, version, TRANSFER_S, self._watch.stop or threading.Event())
+        try:
+            with closing(ranges.iter_blocks(sink.offset, begun)) as blocks:
+                for block in blocks:
+                    self._take(block)
+        except IntegrityError:
+            self._takes_ranges = False
+            raise
+        except ConflictError as error:
+            self._follow_change(error)
+            raise
 
     def verify(self) -> Fetched:
         """Hold the complete entry against all that the hub and the manifest say of it."""
@@ -323,13 +241,36 @@ class _Transfer:
                 "if it was changed on purpose, get_manifest() has its new digest"
             )
 
+    def _inquire(self) -> None:
+        """Ask for the digest of what has begun to come, if nobody has said it."""
+        entry, sink = self._wanted.entry, self._sink
+        is_known = "Repr-Digest" in self._headers or (entry is not None and entry.digest is not None)
+        if not is_known and self._inquiry is None:
+            transport, wanted, size, etag = self._transport, self._wanted, sink.size, sink.etag
+            self._inquiry = Inquiry(lambda: read_digest(transport, wanted, size=size, etag=etag))
+
     def _ask_for_digest(self) -> Mapping[str, str]:
+        inquiry, self._inquiry = self._inquiry, None
+        said = None if inquiry is None else inquiry.wait(self._patience)
+        if said is not None:
+            return said
         try:
             return read_digest(self._transport, self._wanted, size=self._sink.size, etag=self._sink.etag)
         except ConflictError as error:
+            self._follow_change(error)
+            raise
+
+    def _follow_change(self, error: ConflictError) -> None:
+        """Let a transfer start anew when the entry is another than it was, unless that happens again and again."""
+        if error.code != "conflict":  # which says that it is not of the revision, or never at rest
             self._changes += 1
             error.retryable = self._changes < CHANGES_FOLLOWED
-            raise
+
+    def _give_up_ranges(self, why: str) -> ConflictError:
+        self._takes_ranges = False
+        error = ConflictError(f"{self._name} {why}")
+        error.retryable = True
+        return error
 
     def name_in(self, error: DsxError) -> None:
         """Make an error say which entry it is about."""
@@ -340,27 +281,31 @@ class _Transfer:
         """Throw away what has come: it is wrong, or of a version that is gone."""
         self._sink.begin("", 0)
         self._headers = {}
+        self._inquiry = None
 
-    def _check_start(self, answer: Answer) -> None:
-        """Make sure that the body is what was asked for, before a byte of it is used."""
-        sink = self._sink
-        if answer.headers.get("Content-Encoding", "identity") != "identity":
-            raise IntegrityError(f"{self._name} came compressed, which was not asked for; is there a proxy between?")
-        etag = answer.headers.get("ETag", "")
-        if answer.length is None:
-            raise IntegrityError(f"{self._name} came without a Content-Length, so that it cannot be counted")
-        if answer.status == 206:
-            span = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-            wanted = (sink.offset, sink.size - 1, sink.size)
-            if etag != sink.etag or span is None or tuple(map(int, span.groups())) != wanted:
+    def _check_start(self, answer: Answer, asked: _Asked) -> int:
+        """Make sure that the body is what was asked for, before a byte of it is used; return where it ends."""
+        sink, etag = self._sink, answer.headers.get("ETag", "")
+        size = stop = check_body(answer, self._name)
+        if answer.status == 206 and asked.headers:
+            start, stop, size = check_part(answer, self._name)
+            if not is_strong_tag(etag):
+                raise self._give_up_ranges("came without an ETag to know its other parts by")
+            if (start, stop) != (asked.start, size if asked.stop is None else min(asked.stop, size)) or (
+                asked.etag and (etag, size) != (asked.etag, sink.size)
+            ):
                 raise IntegrityError(f"{self._name} came from another place than was asked for")
-        elif answer.status == 200:
-            sink.begin(etag if is_strong_tag(etag) else "", answer.length)
-        else:
+        elif answer.status != 200:
             raise IntegrityError(f"{self._name} came with status {answer.status}")
+        if size > LARGEST_BYTES:
+            raise IntegrityError(f"{self._name} came with a length of {size} bytes, which no file has")
+        if answer.status == 200 or not sink.etag:
+            sink.begin(etag if is_strong_tag(etag) else "", size)
+            self._inquiry = None
         state = State.read(answer.headers, size=sink.size)
         if state.head_hash is not None:
             self._wanted.check_pinned(state)
+        return stop
 
     def _take(self, block: bytes) -> None:
         if self._sink.offset + len(block) > self._sink.size:
@@ -369,11 +314,6 @@ class _Transfer:
         if self._sink.offset > self._furthest:  # a transfer that breaks at the same place again and again makes none
             self._furthest = self._sink.offset
             self._patience.note_progress(TRANSFER_S)
-        self._on_bytes(len(block))
+        self._watch.on_bytes(len(block))
         if self._patience.is_stopped:
             raise HubUnreachableError(f"{self._name} was stopped")
-
-
-def _parse_mtime(text: str) -> int | None:
-    """Read ``X-DSX-Mtime-Ns``; None when it is no time that a file can have."""
-    return int(text) if re.fullmatch(r"-?\d{1,19}", text, re.ASCII) and -(2**63) <= int(text) < 2**63 else None

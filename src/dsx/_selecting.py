@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from dsx._fetch import Wanted
+from dsx._wanted import Wanted
 from dsx.errors import EntryNotFoundError, InvalidRequestError
 from dsx.manifest import Manifest, ManifestEntry
 from dsx.protocol.globs import Patterns, make_filter

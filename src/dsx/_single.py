@@ -6,11 +6,13 @@ from pathlib import Path
 
 from dsx._batch import Batches
 from dsx._download import Downloads
-from dsx._fetch import MemorySink, Wanted, fetch_entry
+from dsx._fetch import fetch_entry
 from dsx._folders import Folders
 from dsx._manifests import Manifests
 from dsx._process import PerProcess
 from dsx._readahead import ReadAhead
+from dsx._sinks import MemorySink
+from dsx._wanted import Wanted
 from dsx.errors import EntryNotFoundError
 from dsx.manifest import Manifest, ManifestEntry
 from dsx.protocol.paths import check_path

@@ -1,15 +1,11 @@
 """HTTP to one hub: one connection pool per process, timeouts, no redirects, every error translated.
 
-Nothing above this module sees an exception of requests or urllib3, and nothing below it sees the key but the
-`_BearerAuth` that puts it into the header. Requests are authenticated by that object because requests would otherwise
-let a ``.netrc`` replace the header.
+Nothing above this module sees an exception of requests or urllib3. What connections are made is in `dsx._way`.
 """
 
 from __future__ import annotations
 
 import errno
-import http.cookiejar
-import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,11 +13,12 @@ from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 
+from dsx._link import Link
 from dsx._problems import parse_problem, parse_retry_after, word_problem
 from dsx._process import PerProcess
+from dsx._way import Way, find_settings
 from dsx.config import HubAddress
 from dsx.errors import (
     PROBLEMS,
@@ -39,11 +36,8 @@ from dsx.errors import (
     UnreadableError,
 )
 from dsx.protocol.text import printable
-from dsx.protocol.version import __version__
 
-CONNECT_TIMEOUT_S = 4.0
 READ_TIMEOUT_S = 30.0
-POOL_CONNECTIONS = 32
 BLOCK_BYTES = 256 * 1024
 
 SMALL_BODY_BYTES = 1024 * 1024
@@ -67,6 +61,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
     (urllib3.exceptions.ReadTimeoutError, HubTimeoutError, True),
     (urllib3.exceptions.DecodeError, IntegrityError, True),
     (urllib3.exceptions.LocationValueError, InvalidRequestError, False),
+    (urllib3.exceptions.InvalidHeader, HubError, False),
     (urllib3.exceptions.HTTPError, HubUnreachableError, True),
     (OSError, HubUnreachableError, True),
     (ValueError, HubError, False),  # what the parsers below them let through
@@ -75,6 +70,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], type[DsxError], bool], ...] = (
 _BY_STATUS: dict[int, type[DsxError]] = {
     401: AccessDeniedError,
     403: AccessDeniedError,
+    412: ConflictError,  # nobody but us says If-Match
     429: HubUnavailableError,
     502: HubUnavailableError,
     503: HubUnavailableError,
@@ -86,7 +82,6 @@ _BY_STATUS: dict[int, type[DsxError]] = {
 _BY_STATUS_OF_HEAD: dict[int, type[DsxError]] = {
     404: EntryNotFoundError,
     409: ConflictError,
-    412: ConflictError,
     500: UnreadableError,
 }
 
@@ -100,13 +95,19 @@ class Transport:
 
     def __init__(self, address: HubAddress) -> None:
         self._address = address
-        self._sessions = PerProcess(lambda: _make_session(address))
+        self._ways = PerProcess(lambda: Way(address))
+        self._links = PerProcess(Link)
         self.has_answered = False
 
     @property
     def url(self) -> str:
         """The hub's base URL."""
         return self._address.url
+
+    @property
+    def link(self) -> Link:
+        """What the transfers of long entries have in flight."""
+        return self._links.get()
 
     @contextmanager
     def open(
@@ -131,25 +132,19 @@ class Transport:
             DsxError: What the hub's error answer, or its absence, stands for.
         """
         try:
-            response = self._sessions.get().request(
-                method,
-                self.url + path,
-                headers=dict(headers or {}),
-                data=body,
-                stream=True,
-                allow_redirects=False,
-                timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S if timeout_s is None else timeout_s),
-            )
+            seconds = READ_TIMEOUT_S if timeout_s is None else timeout_s
+            response = self._ways.get().send(method, path, headers=headers or {}, body=body, timeout_s=seconds)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise translate(error, self._describe_way()) from error
         try:
             self.has_answered = True
-            answer = Answer(response, self.url)
-            if response.status_code >= 300 and response.status_code != 304:
+            answer = Answer(response, method, self.url)
+            if response.status >= 300 and response.status != 304:
                 raise _error_from(answer, response.headers.get("Location"))
             yield answer
         finally:
             response.close()
+            response.release_conn()
 
     def get_body(self, path: str, *, headers: Mapping[str, str] | None = None, timeout_s: float, limit: int) -> Body:
         """GET one JSON document of at most ``limit`` bytes, unpacked."""
@@ -159,14 +154,14 @@ class Transport:
 
     def _describe_way(self) -> str:
         """Word where requests go, for a message: with a proxy between, that may be the one that does not answer."""
-        proxy = select_proxy(self.url, self._sessions.get().proxies)
+        proxy = select_proxy(self.url, find_settings(self._address)["proxies"])
         return f"{self.url} through the proxy {urlsplit(proxy).hostname}" if proxy else self.url
 
     def close(self) -> None:
         """Close this process's connections; a later request opens new ones."""
-        session = self._sessions.pop()
-        if session is not None:
-            session.close()
+        way = self._ways.pop()
+        if way is not None:
+            way.close()
 
     def __reduce__(self) -> tuple[type[Transport], tuple[HubAddress]]:
         return type(self), (self._address,)
@@ -190,11 +185,11 @@ class Answer:
         headers: Response headers; their names in any case.
     """
 
-    def __init__(self, response: requests.Response, url: str) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, method: str, url: str) -> None:
         self._response = response
         self._url = url
-        self.status = response.status_code
-        self.method = response.request.method
+        self.status = response.status
+        self.method = method
         self.headers: Mapping[str, str] = response.headers
 
     @property
@@ -203,9 +198,9 @@ class Answer:
         text = self.headers.get("Content-Length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
 
-    def iter_blocks(self) -> Iterator[bytes]:
-        """Yield the body as it came over the wire, in blocks of at most `BLOCK_BYTES`."""
-        while block := self._read(BLOCK_BYTES, unpack=False):
+    def iter_blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """Yield the body as it came over the wire, in blocks of ``block_bytes``."""
+        while block := self._read(block_bytes, unpack=False):
             yield block
 
     def iter_arrivals(self, most_bytes: int) -> Iterator[bytes]:
@@ -214,13 +209,13 @@ class Answer:
         When it breaks off, all that had come before has been yielded.
         """
         # read() waits until a block is full, and drops what it has of it when the connection breaks.
-        read = getattr(self._response.raw, "read1", self._response.raw.read)  # urllib3 has it since 2.1
+        read = getattr(self._response, "read1", self._response.read)  # urllib3 has it since 2.1
         while block := self._call(lambda: read(most_bytes, decode_content=False)):
             yield block
 
     def abort(self) -> None:
         """End the body, from another thread: whoever waits for its next bytes gets an error at once."""
-        shutdown = getattr(self._response.raw, "shutdown", None)  # urllib3 has it since 2.3; else the timeout ends it
+        shutdown = getattr(self._response, "shutdown", None)  # urllib3 has it since 2.3; else the timeout ends it
         if shutdown is not None:
             with suppress(ValueError, RuntimeError, OSError):  # it has ended by itself
                 shutdown()
@@ -236,38 +231,20 @@ class Answer:
         while block := self._read(BLOCK_BYTES * 4, unpack=True):
             parts.append(block)
             total += len(block)
-            if total > limit or total > max(BOMB_FROM_BYTES, BOMB_RATIO * self._response.raw.tell()):
+            if total > limit or total > max(BOMB_FROM_BYTES, BOMB_RATIO * self._response.tell()):
                 error = IntegrityError(f"the answer of {self._url} is larger than any that a hub would give; not read")
                 error.retryable = False
                 raise error
         return b"".join(parts)
 
     def _read(self, count: int, *, unpack: bool) -> bytes:
-        return self._call(lambda: self._response.raw.read(count, decode_content=unpack))
+        return self._call(lambda: self._response.read(count, decode_content=unpack))
 
     def _call(self, read: Callable[[], bytes | None]) -> bytes:
         try:
             return read() or b""
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise translate(error, self._url) from error
-
-
-class _BearerAuth(requests.auth.AuthBase):
-    """Puts the key into the header; shows it nowhere else."""
-
-    def __init__(self, api_key: str) -> None:
-        self._api_key = api_key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._api_key}"
-        return request
-
-
-class _Session(requests.Session):
-    """Looks at no redirect: requests would read its whole body, and parse where it leads, before giving it to us."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Say that there is none."""
 
 
 def quote_path(*segments: str) -> str:
@@ -346,28 +323,3 @@ def _error_from(answer: Answer, location: str | None) -> DsxError:
     error.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"))
     error.request_id = printable(answer.headers.get("X-Request-Id", "")) or None
     return error
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether ``url`` names this very machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _make_session(address: HubAddress) -> requests.Session:
-    session = _Session()
-    # Proxies and certificates come from the environment, once: asked for every request they cost 0.3 ms.
-    found = session.merge_environment_settings(address.url, {}, None, None, None)
-    session.trust_env = False
-    session.proxies, session.verify = found["proxies"], found["verify"]
-    if is_loopback(address.url):
-        session.proxies = {}  # another machine's way to this address is no way to this machine
-    session.auth = _BearerAuth(address.api_key)
-    session.headers["User-Agent"] = f"dsx/{__version__}"
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=POOL_CONNECTIONS))
-    return session

@@ -284,19 +284,28 @@ class HonestScript:
         return write_frame(index, 0, self.files[path][start:stop])
 
     def send_entry(self, request: Request, data: bytes) -> Reply:
-        """Answer with an entry, or the rest of it."""
-        headers = describe(data)
+        """Answer with an entry, or a range of it."""
+        headers = describe(data) | {"Accept-Ranges": "bytes"}
         wanted = request.headers
         if wanted.get("if-none-match") == headers["ETag"]:
             return Reply(format_head(304, {"ETag": headers["ETag"]}))
         if "if-match" in wanted and wanted["if-match"] != headers["ETag"]:
             return answer_problem(412, "precondition_failed", "it is another version now")
-        start, status = 0, 200
-        if "range" in wanted and wanted.get("if-range") == headers["ETag"]:
-            start, status = int(wanted["range"].removeprefix("bytes=").removesuffix("-")), 206
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        headers["Content-Length"] = str(len(data) - start)
-        return Reply(format_head(status, headers) + (b"" if request.method == "HEAD" else data[start:]))
+        start, stop, status = 0, len(data), 200
+        if "range" in wanted and wanted.get("if-range", headers["ETag"]) == headers["ETag"]:
+            start, stop = range_of(request, len(data))
+            if start >= len(data):
+                return answer_problem(416, "range_not_satisfiable", "the range starts past the end")
+            status = 206
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        headers["Content-Length"] = str(stop - start)
+        return Reply(format_head(status, headers) + (b"" if request.method == "HEAD" else data[start:stop]))
+
+
+def range_of(request: Request, size: int) -> tuple[int, int]:
+    """Return which bytes ``[start, stop)`` of an entry of ``size`` bytes are asked for: all without a range."""
+    first, _, last = request.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
+    return int(first), min(int(last) + 1, size) if last else size
 
 
 def reads_of(request: Request) -> list[tuple[str, int, int]]:

@@ -190,7 +190,7 @@ class _Transfer:
         """Receive what is missing in ranges, of which the first has begun to come."""
         sink = self._sink
         if begun.answer.status == 200:
-            begun = begun._replace(stop=self._transport.link.range_bytes)
+            begun = begun._replace(stop=min(self._transport.link.range_bytes, sink.size))
         self._inquire()
         version = Version(self._url, self._name, sink.etag, sink.size)
         ranges = Ranges(self._transport, version, TRANSFER_S, self._watch.stop or threading.Event())

@@ -19,7 +19,7 @@ MOST_REQUESTS = 8
 
 FIRST_RANGE_BYTES = 2 * 1024**2
 LEAST_RANGE_BYTES = 1024**2
-MOST_RANGE_BYTES = 8 * 1024**2
+MOST_RANGE_BYTES = 16 * 1024**2
 
 RANGE_S = 1.0
 """How long one range is to take, in s: what has come of those behind a broken one is lost with the process."""

@@ -26,7 +26,7 @@ PARALLEL = 4
 MOST_WAITING = 2
 """How many ranges may have come and wait while another one is asked for."""
 
-BLOCKS = 32
+BLOCKS = 64
 """In how many blocks a range is received: with each, threads wait for each other."""
 
 LEAST_BLOCK_BYTES = 64 * 1024

@@ -64,7 +64,7 @@ class Way:
             retries=False,
             redirect=False,
             assert_same_host=False,
-            timeout=urllib3.Timeout(CONNECT_TIMEOUT_S, timeout_s),
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s),
             preload_content=False,
             decode_content=False,
         )

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -138,7 +137,6 @@ def describe_run(command: str, folder: Path) -> dict[str, object]:
         "kernel": f"{platform.system()} {re.split(r'[^0-9.]', platform.release())[0]}",
         "filesystem": _find_filesystem(folder),
         "python": platform.python_version(),
-        "watchfiles": find_spec("watchfiles") is not None,
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
     return {"command": command, "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": machine}
@@ -170,7 +168,7 @@ def render(document: Mapping[str, Any]) -> str:
     about = (
         f"`{document['command']}`, {document['date']}, on {machine['cores']} cores of {machine['cpu']}, "
         f"{machine['kernel']}, {machine['filesystem']}, Python {machine['python']}, "
-        f"{'with' if machine['watchfiles'] else 'without'} watchfiles, load {machine['load_before']} before."
+        f"load {machine['load_before']} before."
     )
     figures = ["| figure | due | measured | ratio | |", "|---|---|---|---|---|"]
     figures += map(_render_figure, document["figures"])

@@ -19,7 +19,7 @@ types:  ## Check types, strictly
 	mypy
 
 test:  ## Run the tests
-	pytest
+	pytest -n 4
 
 bench-index:  ## Measure the index on a million files; its figures belong into docs/performance.md
 	python benchmarks/index.py --files 1000000 --out build/bench-index.json

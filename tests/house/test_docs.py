@@ -125,7 +125,7 @@ def test_architecture_draws_every_module() -> None:
 
 def test_readme_has_the_two_commands_and_ci_runs_the_second() -> None:
     readme = read("README.md")
-    test_command = 'pip install -e ".[dev]" && pytest'
+    test_command = 'pip install -e ".[dev]" && pytest -n 4'
     assert 'pip install -e ".[demo]" && dsx demo' in readme
     assert test_command in readme
     assert f"\n{test_command}\n" in read(".ci/run")

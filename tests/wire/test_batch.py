@@ -143,23 +143,23 @@ def test_one_of_ten_thousand_entries_that_cannot_be_read_is_skipped_or_raised(
 
 def test_key_that_is_revoked_in_the_middle_ends_what_is_left(hub: HubProcess, files: dict[str, bytes]) -> None:
     paths = shuffled(list(files) * 2)
+    got: list[tuple[str, bytes]] = []
     with ExitStack() as stack:
         proxy = Proxy(hub.port)
         stack.callback(proxy.stop)
         client = stack.enter_context(DatasetHubClient(proxy.url, KEY, cache_dir=None))
-        results = client.iter_file_bytes("cats", paths)
-        proxy.hold_after(100_000)  # less than comes before anything is taken
-        got = [next(results)]
-        assert proxy.held.wait(WAIT_S)
-        hub.kill()
-        hub.env["DSX_API_KEY"] = "another key than before"
-        hub.start()
-        proxy.cut()
-        proxy.release()
-        with pytest.raises(AccessDeniedError, match="did not accept the API key"):
-            got.extend(results)
-        assert got == [(path, files[path]) for path in paths[: len(got)]]
-        assert len(got) < len(paths)
+        proxy.hold_after(3_000_000)
+        with run_in_thread(lambda: got.extend(client.iter_file_bytes("cats", paths))) as get_result:
+            assert proxy.held.wait(WAIT_S)
+            hub.kill()
+            hub.env["DSX_API_KEY"] = "another key than before"
+            hub.start()
+            proxy.cut()
+            proxy.release()
+            with pytest.raises(AccessDeniedError, match="did not accept the API key"):
+                get_result()
+    assert got == [(path, files[path]) for path in paths[: len(got)]]
+    assert 0 < len(got) < len(paths)
 
 
 def test_dataset_that_is_not_there_says_which_are(client: DatasetHubClient) -> None:

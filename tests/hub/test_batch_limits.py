@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from dsx.errors import IntegrityError
 from dsx.protocol.frames import Status
+from dsx_server.problems import ProblemError
 from dsx_server.routes import batch_request, wire
 from dsx_server.routes.batch_budget import ByteBudget
 from dsx_server.storage import LocalStorage
@@ -97,6 +99,16 @@ def test_millions_of_values_are_413_and_take_no_memory(hub: HubProcess, served: 
     before = resident_bytes(hub)
     assert refuse_batch(hub, "cats", body) == (413, "too_large")
     assert resident_bytes(hub) - before < 100 * MIB
+
+
+@pytest.mark.parametrize("end", [b"", b"\\", b'"', b'"]}'])
+def test_quotes_without_number_are_counted_quickly(end: bytes) -> None:
+    body = b"," * 200_000 + b'"' + b'\\"' * 1_000_000 + end
+    began = time.process_time()
+    with pytest.raises(ProblemError) as caught:
+        batch_request.parse_wanted(body)
+    assert caught.value.code == "too_large"
+    assert time.process_time() - began < 2
 
 
 def test_request_that_never_comes_takes_nothing_from_others(shared_hub: HubProcess, shared_served: Path) -> None:

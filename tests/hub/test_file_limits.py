@@ -208,6 +208,22 @@ def test_headers_that_come_slowly_keep_nobody_waiting(shared_hub: HubProcess, sh
 
 
 @needs_proc
+def test_paths_that_lead_nowhere_take_no_memory(hub: HubProcess, served: Path) -> None:
+    write_files(served, {"cats/x": b"x"})
+    long = b"/".join([b"%61" * 250] * 16)
+    assert ask(hub, b"/file/cats/x").body == b"x"
+    before = resident_bytes(hub)
+    with connect(hub) as connection:
+        for number in range(0, 5000, 20):
+            targets = [b"/file/cats/%s/%d" % (long, each) for each in range(number, number + 20)]
+            connection.sendall(b"".join(format_request(target, close=False) for target in targets))
+            received = b""
+            while received.count(b"HTTP/1.1 404 ") < len(targets):
+                received += connection.recv(MIB)
+    assert resident_bytes(hub) - before < 30 * MIB
+
+
+@needs_proc
 def test_thousands_of_idle_connections_leave_room_for_others(
     served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_hub: Callable[..., HubProcess]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -107,18 +109,36 @@ def test_folders_that_are_kept_are_few(tmp_path: Path) -> None:
         folders.find("/".join(["0"] * 2))
 
 
-def test_too_many_open_files_is_no_answer_to_one_entry(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def no_more_open_files() -> Iterator[None]:
+    """Let this process open no file in the body."""
     resource = pytest.importorskip("resource")
-    reader = LocalStorage(tree).get_reader("cats")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open("/", os.O_RDONLY)
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
     try:
-        with pytest.raises(HubUnavailableError):
-            reader.read_many([("x", 0, 1)], limit=1)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_too_many_open_files_is_no_answer_to_one_entry(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = LocalStorage(tree)
+    reader = storage.get_reader("cats")
+    with no_more_open_files(), pytest.raises(HubUnavailableError):
+        reader.read_many([("x", 0, 1)], limit=1)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda storage: storage.get_reader("cats"), lambda storage: storage.open("cats", "x"), LocalStorage.list_datasets],
+)
+def test_too_many_open_files_is_no_failure_of_the_disk(tree: Path, ask: Callable[[LocalStorage], object]) -> None:
+    storage = LocalStorage(tree)
+    with no_more_open_files(), pytest.raises(HubUnavailableError) as caught:
+        ask(storage)
+    assert caught.value.retry_after_s == 1
 
 
 def test_entries_are_read_where_there_is_no_openat(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,9 @@ ENTRY_BYTES = 200
 """What one entry of a request takes in memory, in bytes, beside the characters of its path."""
 
 _WHOLE = 2**63
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
+# A string that never ends goes to the end of the body: else every quote in it would be tried as the beginning of one.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 # A read has three values, and there may be members that this program does not know.
 _MAX_COMMAS = 3 * MAX_BATCH_ENTRIES + 1000

@@ -23,6 +23,9 @@ from dsx_server.storage import CachedEntry, Identity, Place
 KNOWN_ENTRIES = 40_000
 """Of so many entries it is kept what their headers say; about 1.5 KB each."""
 
+KNOWN_BYTES = 1024
+"""An entry is not kept when its path, as it was sent, is longer than this: it could be spelled in thousands of ways."""
+
 CONDITIONS = frozenset(
     {b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"}
 )
@@ -78,7 +81,7 @@ class AtOnce:
         """
         if scope["method"] != "GET" or scope["query_string"]:
             return None
-        known = self._known.get(scope["raw_path"]) or self._get_to_know(scope["raw_path"])
+        known = self._known.get(scope["raw_path"]) or self._make_known(scope["raw_path"])
         if known is None or not scope["dsx.principal"].may_read(known.target.dataset):
             return None
         headers = dict(scope["headers"])
@@ -89,24 +92,27 @@ class AtOnce:
         if entry is None:
             return None
         try:
+            self._keep(scope["raw_path"], known)
             if is_plain:
                 return self._read(known, entry, Verdict(200, 0, entry.identity.size), headers.get(_WANT, b""))
             return self._judge(known, entry, join_headers(scope["headers"]))
         finally:
             entry.close()
 
-    def _get_to_know(self, raw_path: bytes) -> _Known | None:
+    def _make_known(self, raw_path: bytes) -> _Known | None:
         try:
             target = parse_target(raw_path)
         except DsxError:
             return None
         place = self._find_place(*target)
-        if place is None:
-            return None
-        if len(self._known) >= KNOWN_ENTRIES:
-            del self._known[next(iter(self._known))]
-        known = self._known[raw_path] = _Known(target, place)
-        return known
+        return None if place is None else _Known(target, place)
+
+    def _keep(self, raw_path: bytes, known: _Known) -> None:
+        """Keep an entry that there is; a path of which nobody knows whether it leads anywhere takes no memory."""
+        if len(raw_path) <= KNOWN_BYTES and raw_path not in self._known:
+            if len(self._known) >= KNOWN_ENTRIES:
+                del self._known[next(iter(self._known))]
+            self._known[raw_path] = known
 
     def _judge(self, known: _Known, entry: CachedEntry, headers: Mapping[str, str]) -> Answer | None:
         identity = entry.identity

@@ -83,15 +83,18 @@ def is_in_state(status: os.stat_result, identity: Identity) -> bool:
 
 def raise_for(error: OSError, dataset: str, path: str) -> NoReturn:
     """Translate what the system said; only "not there" becomes not found, everything else is a failure to read."""
-    translated: DsxError
     if error.errno in NOT_THERE:
-        translated = entry_not_found(dataset, path)
-    elif error.errno in OUT_OF_DESCRIPTORS:
-        translated = HubUnavailableError("the hub has too many open files at the moment; try again")
-        translated.retry_after_s = 1
-    else:
-        translated = UnreadableError(f"{shown(f'{dataset}/{path}')} cannot be read on the hub: {error.strerror}")
-    raise translated from error
+        raise entry_not_found(dataset, path) from error
+    raise cannot_read(shown(f"{dataset}/{path}"), error) from error
+
+
+def cannot_read(what: str, error: OSError) -> DsxError:
+    """Word a failure to read: of the disk, or of the hub, if that has too many open files just now."""
+    if error.errno in OUT_OF_DESCRIPTORS:
+        busy = HubUnavailableError("the hub has too many open files at the moment; try again")
+        busy.retry_after_s = 1
+        return busy
+    return UnreadableError(f"{what} cannot be read on the hub: {error.strerror}")
 
 
 def entry_not_found(dataset: str, path: str) -> EntryNotFoundError:

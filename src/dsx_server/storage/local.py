@@ -14,7 +14,7 @@ from dsx_server.filesystems import find_network_disk, list_mounts
 from dsx_server.storage.base import Listing, Watchable
 from dsx_server.storage.beneath import NOT_THERE
 from dsx_server.storage.cached import LocalPlace, NearFolders
-from dsx_server.storage.entries import CachedEntry
+from dsx_server.storage.entries import CachedEntry, cannot_read
 from dsx_server.storage.junk import has_junk, is_dataset_name, is_junk
 from dsx_server.storage.reading import LocalReader
 from dsx_server.storage.walking import Tree, signed
@@ -33,7 +33,7 @@ class LocalStorage:
             with os.scandir(self._served) as items:
                 return sorted(item.name for item in items if _is_dataset(item))
         except OSError as error:
-            raise UnreadableError(f"the served folder cannot be read on the hub: {error.strerror}") from error
+            raise cannot_read("the served folder", error) from error
 
     def has_name(self, dataset: str) -> bool:
         """Tell whether there is anything of this name."""
@@ -109,9 +109,7 @@ class LocalStorage:
                     return real
         except OSError as error:
             if error.errno not in NOT_THERE:
-                raise UnreadableError(
-                    f"dataset {shown(dataset)} cannot be read on the hub: {error.strerror}"
-                ) from error
+                raise cannot_read(f"dataset {shown(dataset)}", error) from error
         raise DatasetNotFoundError(f"dataset {shown(dataset)} is not on this hub")
 
 

@@ -32,6 +32,7 @@ from pathlib import Path, PurePosixPath
 from dsx._disk import (
     cache_errors,
     hash_file,
+    is_free_of_links,
     is_same_file,
     make_folders,
     move_file,
@@ -74,7 +75,7 @@ class Cache:
 
     def _open(self) -> Parts:
         with cache_errors(self.root):
-            make_folders(self.private)
+            make_folders(self.private if self.layout.is_shared else self.manifests)  # by which a cache is known
             seeds = functools.partial(self.layout.list_seeds, self.root, self.manifests)
             ledger = Ledger(self.private, seeds)
             if self.layout.is_shared:
@@ -166,6 +167,12 @@ class Cache:
             if target.is_dir() and not target.is_symlink() and self.ledger.list_ours_below(dataset, path):
                 return  # what it holds of ours makes room, and what it holds of others' is found then
             raise self._make_obstacle(target, f"dsx did not put it there, and it is not the hub's {shown(path)}")
+        if is_there and not self.is_below(target) and self.find(dataset, path) is None:
+            raise self._make_obstacle(target, "a link leads there, and it is not what dsx has put there")
+
+    def is_below(self, file: Path) -> bool:
+        """Tell whether a file lies in this folder, and not where a link leads that somebody has put into it."""
+        return is_free_of_links(file.parent, below=self.root)
 
     def _make_obstacle(self, target: Path, reason: str) -> CacheError:
         return CacheError(f"{target} is in the way: {reason}; move it away, or use another {self.layout.option}")
@@ -278,8 +285,11 @@ class Cache:
 
     def keep_published(self) -> None:
         """Keep in a file what the ledger knows, where that ends with this process and no manifest tells it anew."""
-        if self.layout.is_shared and self.ledger.is_in_memory:
-            self.write_document(self.published, format_published(self.ledger))
+        if self.layout.is_shared and self.ledger.is_in_memory and not self.ledger.is_full:
+            try:
+                self.write_document(self.published, format_published(self.ledger))
+            except CacheError as error:
+                log.warning("what dsx has put into %s will be taken for somebody else's: %s", self.root, error)
 
     def sync_later(self) -> None:
         """Begin to bring what was published to the disk, unless that is under way; nobody waits for it but the end."""

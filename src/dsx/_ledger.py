@@ -7,7 +7,9 @@ what the cached manifests name, as files that are the SDK's own and not yet veri
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import random
 import sqlite3
 import time
@@ -51,6 +53,12 @@ _RECORDS = (
 )
 _OWNERS = "SELECT path, is_ours FROM files WHERE path"
 _FOLDED = "SELECT fold, path FROM files WHERE fold"
+
+_HAND_OVER = (
+    "UPDATE files SET is_ours = 1 WHERE dataset = ? AND path = ?"
+    " AND digest = (SELECT digest FROM files WHERE dataset = ? AND path = ?)"
+)
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 T = TypeVar("T")
 
@@ -102,12 +110,14 @@ class Ledger:
 
     Attributes:
         is_in_memory: Whether it cannot be kept, and ends with this process.
+        is_full: Whether that is because the disk is full; nothing new is entered then.
     """
 
     def __init__(self, folder: Path, seeds: Callable[[], Iterable[tuple[str, str]]]) -> None:
         self._file = folder / "ledger.sqlite"
         self._seeds = seeds
         self.is_in_memory = False
+        self.is_full = False
         self._kept: sqlite3.Connection | None = None
         with quiet:
             self._db()
@@ -115,14 +125,9 @@ class Ledger:
 
     def get(self, dataset: str, path: str) -> Record | None:
         """Return what is known of one file."""
-        row = self._run(
-            lambda db: db.execute(
-                "SELECT size, mtime_ns, head_hash, digest, hub_mtime_ns, etag, is_ours, is_synced FROM files"
-                " WHERE dataset = ? AND path = ?",
-                (dataset, path),
-            ).fetchone()
-        )
-        return None if row is None else Record._make([*row[:6], bool(row[6]), bool(row[7])])
+        sql = f"{_RECORDS} = ? AND dataset = ?"
+        row = self._run(lambda db: db.execute(sql, (path, dataset)).fetchone())
+        return None if row is None else Record._make([*row[1:7], bool(row[7]), bool(row[8])])
 
     def get_many(self, dataset: str, paths: Sequence[str]) -> dict[str, Record]:
         """Return what is known of many files; those of which nothing is known are left out."""
@@ -144,7 +149,13 @@ class Ledger:
 
         Returns:
             The paths that another dataset has, with its name; their records were not written.
+
+        Raises:
+            OSError: The disk is full; what only memory knows would be somebody else's the next time.
         """
+        if self.is_full:  # there may be room again
+            self.is_in_memory = self.is_full = False
+            self.close()
 
         def work(db: sqlite3.Connection) -> dict[str, str]:
             db.execute("BEGIN IMMEDIATE")  # nobody writes between the look and the entry
@@ -154,7 +165,10 @@ class Ledger:
             _put(db, ((dataset, path, record) for path, record in records.items() if path not in taken))
             return taken
 
-        return self._run(work)
+        taken = self._run(work)
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return taken
 
     def adopt(self, dataset: str, records: Mapping[str, Record]) -> None:
         """Write what is known of files that were found and verified; whose they are stays as it was."""
@@ -172,7 +186,7 @@ class Ledger:
 
     def mark_synced(self, files: Iterable[tuple[str, str, int]]) -> None:
         """Note that the bytes of ``(dataset, path, mtime_ns)`` are on the disk."""
-        rows = [(dataset, path, mtime_ns) for dataset, path, mtime_ns in files]
+        rows = list(files)
         sql = "UPDATE files SET is_synced = 1 WHERE dataset = ? AND path = ? AND mtime_ns = ?"
         self._run(lambda db: db.executemany(sql, rows))
 
@@ -181,16 +195,21 @@ class Ledger:
         rows = [(dataset, path) for path in paths]
         self._run(lambda db: db.executemany("DELETE FROM files WHERE dataset = ? AND path = ?", rows))
 
+    def forget_unless_renewed(self, dataset: str, records: Mapping[str, Record]) -> None:
+        """Drop the records of files that were removed, by path; not of those that somebody has put there anew since."""
+        rows = [(dataset, path, record.mtime_ns) for path, record in records.items()]
+        sql = "DELETE FROM files WHERE dataset = ? AND path = ? AND mtime_ns = ?"
+        self._run(lambda db: db.executemany(sql, rows))
+
     def hand_over(self, dataset: str, paths: Sequence[str]) -> set[str]:
-        """Make files that another dataset has a record of, too, that one's own; return their paths."""
+        """Make files that another dataset knows too its own, if it knows the same bytes; return their paths."""
 
         def work(db: sqlite3.Connection) -> set[str]:
             found: set[str] = set()
             for other in _list_others(db, dataset):
                 shared = [path for path, _ in _select(db, _OWNERS, other, paths) if path not in found]
                 found.update(shared)
-                sql = "UPDATE files SET is_ours = 1 WHERE dataset = ? AND path = ?"
-                db.executemany(sql, [(other, path) for path in shared])
+                db.executemany(_HAND_OVER, [(other, path, dataset, path) for path in shared])
             return found
 
         return self._run(work)
@@ -275,6 +294,7 @@ class Ledger:
     def _recover(self, error: sqlite3.Error) -> sqlite3.Connection:
         """Set a damaged ledger aside and begin a new one; where it just cannot be used, keep it in memory."""
         if isinstance(error, sqlite3.OperationalError):
+            self.is_full = getattr(error, "sqlite_errorcode", None) in _NO_ROOM
             return self._open_in_memory(str(error))
         try:
             return _connect_sound(self._file)  # another process may have mended it meanwhile
@@ -294,9 +314,7 @@ class Ledger:
         return db
 
     def _open_in_memory(self, reason: str) -> sqlite3.Connection:
-        log.warning(
-            "the cache's ledger %s cannot be used (%s); its files are verified when asked for", self._file, reason
-        )
+        log.warning("the cache's ledger %s cannot be used (%s); files are verified when asked for", self._file, reason)
         self.is_in_memory = True
         db = _connect(":memory:")
         self._seed(db)

@@ -51,7 +51,7 @@ class Manifests:
         known = self._known.get(check_dataset(dataset))
         return None if known is None else known[1]
 
-    def refresh(self, dataset: str, *, keep_rows: bool = True) -> Manifest:
+    def refresh(self, dataset: str, *, keep_rows: bool = True, may_be_old: bool = True) -> Manifest:
         """Ask the hub whether the manifest known is still right, and return the newest.
 
         One conditional request. When the hub cannot be reached, the manifest known is returned, with a warning. When
@@ -60,6 +60,7 @@ class Manifests:
         Args:
             dataset: Name of the dataset.
             keep_rows: Whether the cache is to have the contract's plain array of it too.
+            may_be_old: Whether the one known will do when the hub cannot be reached.
 
         Raises:
             DsxError: The hub refused, or there is neither hub nor cached manifest.
@@ -68,7 +69,7 @@ class Manifests:
         try:
             body, came = self._request(dataset, known[0] if known else "", is_known=known is not None)
         except (HubUnreachableError, HubTimeoutError) as error:
-            if known is None:
+            if known is None or not may_be_old:
                 raise
             warnings.warn(f"using the cached manifest of dataset {shown(dataset)}: {error}", stacklevel=3)
             return known[1]

@@ -46,7 +46,7 @@ def _prune(cache: Cache, dataset: str, paths: list[str]) -> int:
     records = ledger.get_many(dataset, paths)
     shared = ledger.hand_over(dataset, paths)
     removed = 0
-    forgotten = [path for path in paths if path in shared]
+    forgotten = {path: record for path, record in records.items() if path in shared}
     folders: dict[Path, bool] = {}
     try:
         for path, record in records.items():
@@ -65,9 +65,9 @@ def _prune(cache: Cache, dataset: str, paths: list[str]) -> int:
                 pass  # it is gone already
             else:
                 log.warning("%s is no longer what dsx put there; it was not deleted", shown(str(file)))
-            forgotten.append(path)
+            forgotten[path] = record
     finally:
-        ledger.forget(dataset, forgotten)
+        ledger.forget_unless_renewed(dataset, forgotten)
     for folder, is_free in folders.items():
         if is_free:
             remove_empty_folders(folder, below=cache.root)

@@ -42,7 +42,18 @@ _NAME = re.compile(
 
 # Owners of this process. A namesake of a process id (before a restart, in another container) is not among them.
 _owners: set[str] = set()
-_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _name_host() -> str:
+    """Name the place in which a process id means something; containers may have ids of their own, but one host name."""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no Linux
+        space = ""
+    return hashlib.sha256(f"{platform.node()}{space}".encode()).hexdigest()[:8]
+
+
+_HOST = _name_host()
 
 
 class Partial:

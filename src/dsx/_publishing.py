@@ -99,7 +99,7 @@ class Publisher:
         ready = []
         for arrival in arrivals:
             path = arrival.entry.path
-            is_free = path not in there or (_is_ours(records.get(path)) and _is_plain_file(prefix + path))
+            is_free = path not in there or (_is_ours(records.get(path)) and self._is_plain_file(path))
             if is_free and path not in folded and self._has_folder(path):
                 ready.append(arrival)
             else:
@@ -118,6 +118,14 @@ class Publisher:
                 self._folders.clear()
             self._folders.add(folder)
         return True
+
+    def _is_plain_file(self, path: str) -> bool:
+        """Tell whether there is a regular file, and no link leads to it."""
+        file = Path(self._prefix + path)
+        try:
+            return stat.S_ISREG(file.lstat().st_mode) and self._cache.is_below(file)
+        except OSError:
+            return False
 
     def _write(
         self, ready: Sequence[Arrival], names: Sequence[str], published: Published
@@ -144,21 +152,24 @@ class Publisher:
         """Note temporary files in the ledger, then give them their names."""
         cache, dataset, prefix = self._cache, self._dataset, self._prefix
         records = {arrival.entry.path: _make_record(arrival, mtime_ns) for _, arrival, mtime_ns in temporaries}
-        published.failures.update(cache.enter(dataset, records))
+        try:
+            published.failures.update(cache.enter(dataset, records))
+        except OSError as error:  # the ledger finds no room: nothing may get a name that it does not know
+            published.failures.update({path: self._word(error, path) for path in records})
         moved: dict[str, int] = {}
         entries: list[ManifestEntry] = []
-        left: list[str] = []
+        gone: set[str] = set()
         try:
             for name, arrival, mtime_ns in temporaries:
                 path = arrival.entry.path
                 if path in published.failures or not self._rename(name, prefix + path):
-                    left.append(name)
                     if path not in published.failures:
                         published.unclear.append(arrival.entry)
                 else:
+                    gone.add(name)
                     moved[path] = mtime_ns
                     entries.append(arrival.entry)
-            names[:] = left
+            names[:] = [name for name in names if name not in gone]
         finally:
             cache.note_unsynced(dataset, moved)
         taken_back = self._take_back_folded(moved)
@@ -201,13 +212,6 @@ def _find_folded(paths: Sequence[str]) -> set[str]:
 
 def _is_ours(record: Record | None) -> bool:
     return record is not None and record.is_ours
-
-
-def _is_plain_file(name: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(name).st_mode)
-    except OSError:
-        return False
 
 
 def _make_record(arrival: Arrival, mtime_ns: int) -> Record:

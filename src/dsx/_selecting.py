@@ -54,6 +54,20 @@ class Selection:
         return Wanted(self.dataset, entry.path, entry, self.revision if self.is_pinned else "")
 
 
+def hold_list(file_list: Iterable[str] | None) -> Sequence[str] | None:
+    """Return what a caller gave as list of paths, as one that can be gone over twice: an iterator cannot.
+
+    Raises:
+        InvalidRequestError: It cannot be gone over at all.
+    """
+    if file_list is None or isinstance(file_list, (str, bytes)):  # these are refused later, in other words
+        return file_list
+    try:
+        return list(file_list)
+    except TypeError:
+        raise InvalidRequestError(f"file_list is a list of paths, not {shown(file_list)}") from None
+
+
 class Options(NamedTuple):
     """The arguments of a call, but for where from and where to; see `DatasetHubClient.download_dataset`."""
 

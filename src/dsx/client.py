@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,7 @@ from dsx._mirror import prune_folder
 from dsx._reads import OnError, Origin, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
-from dsx._selecting import Options, Verify
+from dsx._selecting import Options, Verify, hold_list
 from dsx._single import SingleReads
 from dsx._transport import Transport
 from dsx.config import resolve_address
@@ -250,7 +250,7 @@ class DatasetHubClient:
     def download_dataset(
         self,
         dataset: str,
-        file_list: Sequence[str] | None = None,
+        file_list: Iterable[str] | None = None,
         *,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
@@ -287,11 +287,11 @@ class DatasetHubClient:
             DownloadError: Some files failed; ``failures`` says which and why.
             CacheError: The folder cannot be used.
         """
-        options = Options(file_list, include, exclude, verify, delete)
+        options = Options(hold_list(file_list), include, exclude, verify, delete)
         options.check(has_dest=dest is not None)
         folder = self._folders.find("download_dataset", dest)
         if revision is None:
-            manifest = self._manifests.refresh(dataset)
+            manifest = self._manifests.refresh(dataset, may_be_old=not delete)  # what it lacks is removed
         else:
             manifest = self._manifests.get_pinned(dataset, revision)
         selection = options.select(dataset, manifest, is_pinned=revision is not None)

@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,21 @@ def test_link_in_the_way_stays(client: DatasetHubClient, dest: Path, tmp_path: P
     assert (tmp_path / "elsewhere").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_where_a_link_leads_only_what_was_put_there_is_replaced(
+    client: DatasetHubClient, script: HonestScript, dest: Path, tmp_path: Path, is_edited: bool
+) -> None:
+    client.download_dataset("cats", dest=dest)
+    (dest / "train").rename(tmp_path / "moved")
+    (dest / "train").symlink_to(tmp_path / "moved")
+    if is_edited:
+        write_files(tmp_path / "moved", {"1.png": b"mine"})
+    change(script, {**FILES, "train/1.png": b"changed" * 300})
+    with pytest.raises(DownloadError, match="a link leads there") if is_edited else nullcontext():
+        client.download_dataset("cats", dest=dest)
+    assert (tmp_path / "moved" / "1.png").read_bytes() == (b"mine" if is_edited else b"changed" * 300)
+
+
 @pytest.mark.parametrize("knows_digests", [True, False])
 def test_copy_that_somebody_has_made_is_used(
     connect: Connect, hub: ScriptedHub, script: HonestScript, dest: Path, knows_digests: bool
@@ -219,6 +235,28 @@ def test_file_that_two_datasets_have_is_deleted_with_the_last(
     assert own(dest) == {"same": b"s" * 2000, "x": b"x"}
     client.download_dataset(other.name, dest=dest, include="x", delete=True)
     assert own(dest) == {"x": b"x"}
+
+
+def test_file_that_was_edited_is_not_handed_over_to_another_dataset_that_has_its_bytes(
+    connect: Connect, dataset: Dataset, common_hub: HubProcess, dest: Path
+) -> None:
+    other = Dataset(common_hub)
+    client = connect(dataset.url, cache_dir=None)
+    dataset.write({"both": b"1" * 2000, "x": b"x"})
+    other.write({"both": b"2" * 2000, "x": b"x"})
+    client.download_dataset(dataset.name, dest=dest)
+    write_files(dest, {"both": b"2" * 2000})
+    client.download_dataset(other.name, dest=dest)
+    for each in (dataset, other):
+        client.download_dataset(each.name, dest=dest, include="x", delete=True)
+    assert own(dest) == {"both": b"2" * 2000, "x": b"x"}
+
+
+def test_cache_without_manifests_is_no_folder_of_ones_own(connect: Connect, dataset: Dataset, cache_dir: Path) -> None:
+    dataset.write({"a": b"1" * 2000})
+    connect(dataset.url).get_file(dataset.name, "a")
+    with pytest.raises(InvalidRequestError, match="is a cache"):
+        connect(dataset.url, cache_dir=None).download_dataset(dataset.name, dest=cache_dir)
 
 
 def test_cache_is_no_folder_of_ones_own(connect: Connect, hub: ScriptedHub, cache_dir: Path) -> None:

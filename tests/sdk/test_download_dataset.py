@@ -156,7 +156,7 @@ def test_empty_dataset_is_nothing(client: DatasetHubClient, dataset: Dataset) ->
     assert client.download_dataset(dataset.name) == []
 
 
-@pytest.mark.parametrize("make", [tuple, list], ids=["tuple", "list"])
+@pytest.mark.parametrize("make", [tuple, list, iter, dict.fromkeys], ids=["tuple", "list", "iterator", "keys"])
 def test_any_sequence_of_paths_will_do(
     connect: Connect, hub: ScriptedHub, cache_dir: Path, make: Callable[[list[str]], list[str]]
 ) -> None:

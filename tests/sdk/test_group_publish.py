@@ -202,12 +202,13 @@ def test_names_that_only_differ_in_case_are_two_files_where_they_can_be(
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Have the disk refuse every new file from the fifth on."""
+    """Have the disk refuse every new file from the fifth on; what is begun is there, as on a full disk."""
     left = [5]
 
     def write(name: str, data: bytes) -> int:
         left[0] -= 1
         if left[0] < 0:
+            Path(name).write_bytes(data[:1])
             raise OSError(number, os.strerror(number))
         return write_new_file(name, data)
 
@@ -420,7 +421,7 @@ def test_manifest_without_a_revision_is_read_file_by_file(
     again = connect(f"http://127.0.0.1:{port}")
     manifest = again._manifests._load("cats")
     assert manifest is not None
-    again._manifests.refresh = lambda _: manifest[1]  # type: ignore[method-assign, assignment, misc]
+    again._manifests.refresh = lambda _, **__: manifest[1]  # type: ignore[method-assign, assignment, misc]
     again.download_dataset("cats")
     assert files_below(cache_dir / "cats") == FILES
     assert hub.of("POST") == []

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsx._ledger import UNVERIFIED, Ledger, Record, is_network_disk
+from dsx._ledger import UNVERIFIED, Ledger, Record, _prepare, is_network_disk
 
 from .conftest import WAIT_S
 
@@ -42,6 +42,38 @@ def open_ledger(tmp_path: Path) -> Iterator[OpenLedger]:
 def test_record_comes_back_as_it_was(open_ledger: OpenLedger, record: Record) -> None:
     open_ledger().put("cats", "a/b", record)
     assert open_ledger().get("cats", "a/b") == record
+
+
+def test_record_of_a_file_that_was_put_there_anew_is_not_forgotten(open_ledger: OpenLedger) -> None:
+    ledger = open_ledger()
+    ledger.put("cats", "a", RECORD._replace(mtime_ns=RECORD.mtime_ns + 1))
+    ledger.put("cats", "b", RECORD)
+    ledger.forget_unless_renewed("cats", {"a": RECORD, "b": RECORD})
+    assert ledger.list_ours("cats") == ["a"]
+
+
+def test_ledger_that_finds_no_room_enters_nothing_until_there_is_some(
+    open_ledger: OpenLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger()
+    ledger.put("cats", "old", RECORD)
+    ledger.rest()
+    with monkeypatch.context() as patch:
+        patch.setattr("dsx._ledger._prepare", prepare_without_room)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                ledger.enter("cats", {f"new{number}": RECORD for number in range(5000)}, is_shared=True)
+    assert ledger.enter("cats", {"new": RECORD}, is_shared=True) == {}
+    assert not ledger.is_in_memory
+    assert open_ledger().list_ours("cats") == ["new", "old"]
+
+
+def prepare_without_room(db: sqlite3.Connection) -> sqlite3.Connection:
+    """Prepare a ledger that may not grow, if it is a file."""
+    prepared = _prepare(db)
+    if db.execute("PRAGMA database_list").fetchone()[2]:
+        db.execute("PRAGMA max_page_count = 1")  # as many as there are
+    return prepared
 
 
 def test_later_record_replaces_the_earlier(open_ledger: OpenLedger) -> None:

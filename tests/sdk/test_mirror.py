@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dsx import DatasetHubClient, DownloadError
+from dsx import DatasetHubClient, DownloadError, HubUnreachableError
 from tests.conftest import KEY, write_files
 
 from .conftest import files_below
@@ -121,6 +121,20 @@ def test_links_are_not_followed(
     client.download_dataset("cats", dest=dest, delete=True)
     assert place.is_symlink()
     assert (moved if what == "file" else moved / "g").read_bytes() == b"g"
+
+
+def test_hub_that_is_away_removes_nothing(
+    connect: Connect, start_scripted: Callable[[Script], ScriptedHub], script: HonestScript, tmp_path: Path
+) -> None:
+    hub = start_scripted(script)
+    client = connect(hub.url)
+    client.get_manifest("cats")
+    script.files = FILES | {"new": b"new"}
+    connect(hub.url, cache_dir=None).download_dataset("cats", dest=tmp_path / "own", delete=True)
+    hub.stop()
+    with pytest.raises(HubUnreachableError):
+        client.download_dataset("cats", dest=tmp_path / "own", delete=True)
+    assert own(tmp_path / "own") == FILES | {"new": b"new"}
 
 
 def test_empty_dataset_removes_nothing(client: DatasetHubClient, script: HonestScript, dest: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dsx._partials import Partial, Workshop
+from dsx._partials import Partial, Workshop, _name_host
 
 from .conftest import run_python
 
@@ -234,6 +234,13 @@ def test_files_of_another_host_are_swept_after_a_week(tmp: Path) -> None:
     age(tmp, WEEK_S + 60)
     Workshop(tmp)
     assert os.listdir(tmp) == []
+
+
+def test_process_ids_of_another_container_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = _name_host()
+    assert here == _name_host()
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[4026539999]"))
+    assert here != _name_host()
 
 
 def test_foreign_files_are_not_touched(tmp: Path) -> None:

@@ -155,7 +155,7 @@ def test_entries_that_change_while_they_are_downloaded_come_as_they_are_now(
     with DatasetHubClient(hub.url, KEY, cache_dir=None) as client:
         client.load_manifest("cats")
         manifest = client._manifests.refresh("cats")
-        client._manifests.refresh = lambda _: manifest  # type: ignore[method-assign, assignment, misc]
+        client._manifests.refresh = lambda _, **__: manifest  # type: ignore[method-assign, assignment, misc]
         changed = {path: b"new" + data for path, data in list(files.items())[5:2000:100]}
         gone = list(files)[9]
         write_files(served / "cats", changed)

@@ -318,8 +318,8 @@ def test_pinned_batch_tells_what_is_no_longer_the_same(cats: Path, hub: HubProce
     (cats / "b" / "c").unlink()
     names = ["a", "b/c", "b/d", "big", "empty", "new"]
     found = read_batch(hub, "cats", paths=names, revision=revision)
-    assert statuses(found) == ["CHANGED", "NOT_FOUND", "CHANGED", "CHANGED", "OK", "NOT_FOUND"]
-    assert [got.code for got in found if got.status == Status.CHANGED] == ["conflict"] * 3
+    assert statuses(found) == ["CHANGED", "CHANGED", "CHANGED", "CHANGED", "OK", "NOT_FOUND"]
+    assert [got.code for got in found if got.status == Status.CHANGED] == ["conflict"] * 4
     assert revision in found[0].detail
     assert [got.payload for got in read_batch(hub, "cats", paths=["a", "big"])] == [b"A" * 2000, BIG[::-1]]
 

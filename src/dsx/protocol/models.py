@@ -115,9 +115,12 @@ class BatchRequest(WireModel):
     Paths do not pass the gate here: one that it refuses is a frame that says so, and does not fail the others.
     """
 
-    paths: list[str] | None = Field(default=None, description="Entries that are wanted whole.")
+    # What is wrong is told up to the first mistake: to collect 190,000 of them takes half a second.
+    paths: list[str] | None = Field(default=None, fail_fast=True, description="Entries that are wanted whole.")
     reads: list[tuple[str, Offset, Offset]] | None = Field(
-        default=None, description="`[path, start, stop]`: bytes of entries; `stop` may lie past the end."
+        default=None,
+        fail_fast=True,
+        description="`[path, start, stop]`: bytes of entries; `stop` may lie past the end.",
     )
     revision: str | None = Field(default=None, description="Entries that are not what this revision says are changed.")
 

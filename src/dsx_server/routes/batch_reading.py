@@ -108,10 +108,10 @@ def read_block(batch: Batch, start: int, stop: int) -> Block:
     results = batch.reader.read_many(reads, limit=WHOLE_BYTES)
     if not results:
         return _open_long(batch, start, reads[0], began)
-    if batch.wanted.revision is not None:
-        results = _hold_against_revision(batch, reads, results)
     if any(isinstance(result, EntryNotFoundError) for result in results):
         batch.index.refuse_unmounted(batch.dataset)  # a disk that is missing is no answer to what is on it
+    if batch.wanted.revision is not None:
+        results = _hold_against_revision(batch, reads, results)
     parts: list[bytes] = []
     for number, result in enumerate(results, start):
         if isinstance(result, Content):
@@ -144,10 +144,21 @@ def _hold_against_revision(
     revision = batch.wanted.revision or ""
     pairs = list(zip(reads, results, strict=False))
     paths = [read[0] for read, result in pairs if isinstance(result, Content)]
-    rows = batch.index.find_entries(batch.dataset, revision, paths)
-    return [
-        _check_content(batch, read, rows, result) if isinstance(result, Content) else result for read, result in pairs
-    ]
+    gone = [read[0] for read, result in pairs if isinstance(result, EntryNotFoundError)]
+    rows = batch.index.find_entries(batch.dataset, revision, paths + gone)
+    return [_hold_one(batch, read, rows, result) for read, result in pairs]
+
+
+def _hold_one(batch: Batch, read: Read, rows: Mapping[str, Row], result: Content | DsxError) -> Content | DsxError:
+    if isinstance(result, Content):
+        return _check_content(batch, read, rows, result)
+    if isinstance(result, EntryNotFoundError) and read[0] in rows:
+        return _make_conflict(batch, read[0])  # the revision has it
+    return result
+
+
+def _make_conflict(batch: Batch, path: str) -> ConflictError:
+    return ConflictError(f"{shown(path)} is no longer what revision {shown(batch.wanted.revision)} says")
 
 
 def _check_content(batch: Batch, read: Read, rows: Mapping[str, Row], content: Content) -> Content | DsxError:
@@ -173,7 +184,7 @@ def _check_entry(batch: Batch, path: str, rows: Mapping[str, Row], entry: OpenEn
         raise EntryNotFoundError(f"revision {revision} of {shown(batch.dataset)} has no {shown(path)}")
     state = (entry.identity.size, head_hash(entry.read(0, HEAD_BYTES)), entry.identity.mtime_ns)
     if state != row.state or not entry.is_unchanged():
-        raise ConflictError(f"{shown(path)} is no longer what revision {revision} says")
+        raise _make_conflict(batch, path)
 
 
 def _encode_problem(number: int, error: DsxError) -> bytes:

@@ -135,7 +135,7 @@ async def send_patiently(send: Send, data: bytes | bytearray, *, is_last: bool) 
 
 
 def _took_nothing() -> HubTimeoutError:
-    return HubTimeoutError(f"the client took nothing for {WRITE_WAIT_S:.0f} s")
+    return HubTimeoutError(f"the client took less than a block in {WRITE_WAIT_S:.0f} s")
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -75,7 +75,7 @@ class Cache:
 
     def _open(self) -> Parts:
         with cache_errors(self.root):
-            make_folders(self.private if self.layout.is_shared else self.manifests)  # by which a cache is known
+            self.layout.claim(self.private)
             seeds = functools.partial(self.layout.list_seeds, self.root, self.manifests)
             ledger = Ledger(self.private, seeds)
             if self.layout.is_shared:

@@ -11,13 +11,17 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from dsx._disk import make_folders
 from dsx._manifest_files import MANIFEST_SUFFIX, PINNED_SUFFIX, list_named_files
-from dsx.errors import InvalidPathError
+from dsx.errors import CacheError, InvalidPathError
 from dsx.protocol.paths import check_dataset, check_local, check_path, fold_path
 from dsx.protocol.text import shown
 
 PRIVATE = ".dsx"
 """Name of the folder in which the SDK keeps what is not an entry."""
+
+OF_CACHE, OF_DEST = "manifests", "dest"
+"""Folders in it: a cache has the first, a folder of somebody's own the second, which is empty."""
 
 
 class CacheLayout:
@@ -30,6 +34,19 @@ class CacheLayout:
 
     option = "cache_dir"
     is_shared = False
+
+    def claim(self, private: Path) -> None:
+        """Make the SDK's own folder, with what shows whether it is a cache's or that of a folder of somebody's own.
+
+        Raises:
+            CacheError: It is the other.
+        """
+        if (private / OF_DEST).exists():
+            raise CacheError(
+                f"{private.parent} is a folder that download_dataset() fills as dest: its files do not lie as they do "
+                "in a cache; use another cache_dir"
+            )
+        make_folders(private / OF_CACHE)
 
     def check_dataset(self, dataset: str) -> str:
         """Return ``dataset`` unchanged when it can be put here.
@@ -65,6 +82,10 @@ class FolderLayout(CacheLayout):
 
     option = "dest"
     is_shared = True
+
+    def claim(self, private: Path) -> None:
+        """Make the SDK's own folder; a cache has been refused before (`_folders`)."""
+        make_folders(private / OF_DEST)
 
     def check_dataset(self, dataset: str) -> str:
         """Return ``dataset`` unchanged when it is a name: no folder has it."""

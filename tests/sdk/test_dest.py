@@ -410,3 +410,16 @@ def test_pinned_files_come_from_the_revision_or_are_a_conflict(
     assert own(dest) == {path: data for path, data in FILES.items() if path != "val/4.png"}
     client.download_dataset("cats", dest=dest)
     assert own(dest)["val/4.png"] == b"new"
+
+
+def test_folder_of_ones_own_is_no_cache(connect: Connect, hub: ScriptedHub, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    connect(hub.url, cache_dir=None).download_dataset("cats", dest=folder)
+    mine = folder / "cats" / "train" / "1.png"  # where a cache would have an entry
+    write_files(folder, {"cats/train/1.png": b"mine"})
+    client = connect(hub.url, cache_dir=folder)
+    for call in (client.get_cache_size, client.clear_cache, lambda: client.get_file("cats", "a.txt")):
+        with pytest.raises(CacheError, match="another cache_dir"):
+            call()
+    assert mine.read_bytes() == b"mine"
+    connect(hub.url, cache_dir=None).download_dataset("cats", dest=folder)

@@ -26,7 +26,7 @@ It is less than `WHOLE_BYTES`, where a block ends in any case, so that few end b
 BLOCK_S = 0.02
 """About how long reading a block may take, in s, where the disk is slow."""
 
-FIRST_ENTRIES = 32
+FIRST_ENTRIES = 8
 MOST_ENTRIES = 256
 """How many entries the first block has, when nothing is known of them, and any block at most."""
 

@@ -57,7 +57,7 @@ def test_disk_that_fills_up_later_does_not_end_the_hub(
     served: Path, small_disk: Path, start_hub: Callable[..., HubProcess]
 ) -> None:
     write_files(served / "cats", {"a": b"a"})
-    hub = start_hub(DSX_STATE_DIR=str(small_disk / "state"))
+    hub = start_hub(DSX_STATE_DIR=str(small_disk / "state"), DSX_RESCAN_S="2")  # a failed scan is made again after 2 s
     assert len(hub.get("/manifest/cats").json()) == 1
     fill(small_disk)
     write_files(served / "cats", {f"{'long' * 50}{number}": b"x" for number in range(5000)})

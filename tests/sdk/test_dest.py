@@ -320,6 +320,7 @@ def test_full_verification_finds_what_cannot_be_seen(
     folder = dest if to_dest else cache_dir / "cats"
     client = connect(hub.url)
     client.download_dataset("cats", dest=dest if to_dest else None)
+    client.close()  # synced: until then a file may be read again
     damage_unseen(folder / "val" / "4.png")
     client.download_dataset("cats", dest=dest if to_dest else None)
     assert own(folder) != FILES

@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from dsx._fetch import CHANGES_FOLLOWED, Watch, fetch_entry
+from dsx._fetch import CHANGES_FOLLOWED, LONG_BYTES, Watch, fetch_entry
 from dsx._problems import is_problem, parse_problem, word_problem
 from dsx._reads import Origin, Read
 from dsx._retry import FIRST_CONTACT_S, TRANSFER_S, Patience
@@ -50,9 +50,6 @@ RECOVERY = 0.1
 
 MOST_ENTRIES = 2048
 """How many entries are asked for at once, at most."""
-
-LONG_BYTES = 8 * 1024 * 1024
-"""Entries longer than this, in bytes, are fetched by themselves."""
 
 BLOCK_BYTES = 1024 * 1024
 """The most that is taken off the wire at once, in bytes."""

@@ -19,11 +19,11 @@ from contextlib import closing
 from itertools import chain, islice
 
 from dsx._ahead import Ahead
-from dsx._batch import LONG_BYTES, NO_BATCHES, Batches, Frames, Result
+from dsx._batch import NO_BATCHES, Batches, Frames, Result
 from dsx._cache import Cache
 from dsx._disk import is_unwritable
 from dsx._download import Downloads
-from dsx._fetch import Watch
+from dsx._fetch import LONG_BYTES, Watch
 from dsx._inventory import Inventory
 from dsx._progress import Progress
 from dsx._publishing import Arrival, Publisher

@@ -1,4 +1,4 @@
-"""The client's end of an answer: what is sent to it, and for how long it may take nothing."""
+"""The client's end of an answer: what is sent to it, and how long it may take over that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 from dsx.errors import HubTimeoutError
 
 WRITE_WAIT_S = 30.0
-"""How long, in s, a client may take nothing before the connection is broken."""
+"""How long, in s, a client may take over a block before the connection is broken."""
 
 UNWATCHED_BYTES = 64 * 1024
 """The end of a body, up to this size in bytes, is left to the server, which holds so much for any client."""
@@ -50,7 +50,7 @@ class Wire:
         """Send bytes of the body; return when the system has taken nearly all of them.
 
         Raises:
-            HubTimeoutError: The client takes nothing.
+            HubTimeoutError: The client takes less than that in `WRITE_WAIT_S`.
         """
         await send_patiently(self._send, data, is_last=is_last)
 
@@ -60,7 +60,7 @@ class Wire:
 
 
 class Patience:
-    """Sends whole answers, and cuts off the clients who take nothing of them. For one event loop.
+    """Sends whole answers, and cuts off the clients who do not take them. For one event loop.
 
     One timer looks after all of them: one for each takes as long as all else that sending a short answer takes.
     """
@@ -74,7 +74,7 @@ class Patience:
         """Send a whole body; of one that is not short return when the system has taken nearly all of it.
 
         Raises:
-            HubTimeoutError: The client takes nothing.
+            HubTimeoutError: The client takes less than that in `WRITE_WAIT_S`.
         """
         if len(body) <= UNWATCHED_BYTES:
             await send({"type": "http.response.body", "body": body})
@@ -90,7 +90,7 @@ class Patience:
             if task is None or task not in self._late:
                 raise
             task.uncancel()
-            raise _took_nothing() from None
+            raise _took_too_little() from None
         finally:
             del self._since[task]
             self._late.discard(task)
@@ -120,7 +120,7 @@ async def send_patiently(send: Send, data: bytes | bytearray, *, is_last: bool) 
     """Send bytes of a body; return when the system has taken nearly all of them.
 
     Raises:
-        HubTimeoutError: The client takes nothing.
+        HubTimeoutError: The client takes less than that in `WRITE_WAIT_S`.
     """
     try:
         async with asyncio.timeout(WRITE_WAIT_S):
@@ -131,10 +131,10 @@ async def send_patiently(send: Send, data: bytes | bytearray, *, is_last: bool) 
             # The server waits before it takes a message, not after: with an empty one the wait is for ours.
             await send({"type": "http.response.body", "body": b"", "more_body": not is_last})
     except TimeoutError:
-        raise _took_nothing() from None
+        raise _took_too_little() from None
 
 
-def _took_nothing() -> HubTimeoutError:
+def _took_too_little() -> HubTimeoutError:
     return HubTimeoutError(f"the client took less than a block in {WRITE_WAIT_S:.0f} s")
 
 

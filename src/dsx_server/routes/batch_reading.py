@@ -48,14 +48,30 @@ class Block(NamedTuple):
     Attributes:
         data: The frames, joined.
         stop: Number of the first entry that is not among them.
-        took_s: How long it took to read them, in s.
+        waited_s: How long a disk was waited for meanwhile, in s.
         long: The entry before ``stop``, if it is too long to be read whole; there are no frames then.
     """
 
     data: bytes
     stop: int
-    took_s: float
+    waited_s: float
     long: LongEntry | None = None
+
+
+class Stopwatch:
+    """Measures how long a disk is waited for: what passes while this process computes nothing.
+
+    The time alone would not tell. When several batches are read, a thread waits for Python's lock at each call of the
+    system, which looks like a slow disk; and more threads, which are the remedy for that, make it worse.
+    """
+
+    def __init__(self) -> None:
+        self._began_s = time.perf_counter()
+        self._computed_s = time.process_time()
+
+    def read_waited_s(self) -> float:
+        """Return how long has been waited since the start, in s."""
+        return max(0.0, time.perf_counter() - self._began_s - (time.process_time() - self._computed_s))
 
 
 class LongEntry:
@@ -103,11 +119,11 @@ def read_block(batch: Batch, start: int, stop: int) -> Block:
     Raises:
         HubUnavailableError: The disk of the dataset is missing, or the hub has too many open files.
     """
-    began = time.perf_counter()
+    watch = Stopwatch()
     reads = batch.wanted.slice(start, stop)
     results = batch.reader.read_many(reads, limit=WHOLE_BYTES)
     if not results:
-        return _open_long(batch, start, reads[0], began)
+        return _open_long(batch, start, reads[0], watch)
     if any(isinstance(result, EntryNotFoundError) for result in results):
         batch.index.refuse_unmounted(batch.dataset)  # a disk that is missing is no answer to what is on it
     if batch.wanted.revision is not None:
@@ -119,10 +135,10 @@ def read_block(batch: Batch, start: int, stop: int) -> Block:
             parts += (encode_header(number, Status.OK, len(data)), data, encode_crc(crc32(data)))
         else:
             parts.append(_encode_problem(number, result))
-    return Block(b"".join(parts), start + len(results), time.perf_counter() - began)
+    return Block(b"".join(parts), start + len(results), watch.read_waited_s())
 
 
-def _open_long(batch: Batch, number: int, read: Read, began: float) -> Block:
+def _open_long(batch: Batch, number: int, read: Read, watch: Stopwatch) -> Block:
     """Open an entry that is too long to be read whole."""
     with ExitStack() as stack:
         try:
@@ -132,9 +148,9 @@ def _open_long(batch: Batch, number: int, read: Read, began: float) -> Block:
                 _check_entry(batch, read[0], rows, entry)
             long = LongEntry(entry, number, read)
         except DsxError as error:
-            return Block(_encode_problem(number, error), number + 1, time.perf_counter() - began)
+            return Block(_encode_problem(number, error), number + 1, watch.read_waited_s())
         stack.pop_all()
-    return Block(b"", number + 1, time.perf_counter() - began, long)
+    return Block(b"", number + 1, watch.read_waited_s(), long)
 
 
 def _hold_against_revision(

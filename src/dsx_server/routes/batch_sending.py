@@ -24,14 +24,14 @@ TIGHT_BLOCK_BYTES = 64 * 1024
 It is less than `WHOLE_BYTES`, where a block ends in any case, so that few end before all of their entries are read."""
 
 BLOCK_S = 0.02
-"""About how long reading a block may take, in s, where the disk is slow."""
+"""About how long a disk may be waited for at a block, in s."""
 
 FIRST_ENTRIES = 8
 MOST_ENTRIES = 256
 """How many entries the first block has, when nothing is known of them, and any block at most."""
 
 SLOW_S = 0.0005
-"""An entry that takes longer than this to read, in s, comes from a disk: several are asked for at once."""
+"""An entry that is waited for longer than this, in s, comes from a slow disk: several are asked for at once."""
 
 AHEAD = 1
 AHEAD_WHEN_SLOW = 8
@@ -76,7 +76,7 @@ class Pace:
 
     def note(self, entries: int, block: Block) -> None:
         """Learn from a block of so many entries."""
-        bytes_each, s_each = len(block.data) / entries, block.took_s / entries
+        bytes_each, s_each = len(block.data) / entries, block.waited_s / entries
         self._bytes_each = (self._bytes_each + bytes_each) / 2 if self._is_known else bytes_each
         self._s_each = (self._s_each + s_each) / 2 if self._is_known else s_each
         self._is_known = True

@@ -36,6 +36,7 @@ DSX_TIERS = [
         "dsx._problems",
         "dsx._link",
         "dsx._sinks",
+        "dsx.order",
     },
     {"dsx._way"},
     {

@@ -7,6 +7,8 @@
     hub = DatasetHubClient("http://192.168.1.5:8000", "my-key")
 """
 
+from dsx._meter import StreamStats
+from dsx._source import Sample
 from dsx.client import DatasetHubClient
 from dsx.errors import (
     AccessDeniedError,
@@ -33,6 +35,7 @@ from dsx.errors import (
 from dsx.manifest import Manifest, ManifestEntry
 from dsx.protocol.models import DatasetDiff, RevisionInfo
 from dsx.protocol.version import __version__
+from dsx.stream import SampleStream
 
 __all__ = [
     "AccessDeniedError",
@@ -59,6 +62,9 @@ __all__ = [
     "RangeError",
     "RevisionInfo",
     "RevisionNotFoundError",
+    "Sample",
+    "SampleStream",
+    "StreamStats",
     "UnreadableError",
     "__version__",
 ]

@@ -14,15 +14,16 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 
-from dsx._batch import Asking, Batches, Result, Stopped
-from dsx._pace import Pace
+from dsx._batch import Asking, Batches, Outlet, Result, Stopped
+from dsx._meter import Meter
+from dsx._pace import JOB_BYTES, Pace
 from dsx._reads import Origin, Read
 from dsx._transport import Answer
-from dsx.errors import InvalidRequestError
+from dsx.errors import DsxError, InvalidRequestError
 from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
@@ -32,6 +33,13 @@ BUDGET_BYTES = 64 * 1024 * 1024
 
 CLOSING_WAIT_S = 2.0
 """How long, in s, is waited for the threads when nobody wants their results any more; they end by themselves."""
+
+
+JOBS_HELD = 8
+"""A job brings about this part of the budget, at most: some are under way, and what they bring waits for its turn."""
+
+Bring = Callable[[Sequence[Read], Outlet, threading.Event], None]
+"""Delivers a result for each of some reads, in order, unless the event is set."""
 
 
 class Job:
@@ -66,6 +74,14 @@ class Job:
         """Take results when there is room for them."""
         self._ahead.add(self, results, 0)
 
+    def note_request(self, seconds: float) -> None:
+        """Count a request."""
+        self._ahead.meter.note_request(seconds)
+
+    def note_retry(self) -> None:
+        """Count what is asked for again."""
+        self._ahead.meter.note_retry()
+
 
 class Ahead:
     """Brings the results of many reads, in order. One thread may take them, once.
@@ -74,13 +90,27 @@ class Ahead:
         batches: Makes the requests.
         origin: Where the reads are from.
         reads: What is wanted; all of whole entries, or all of bytes of entries.
+        budget_bytes: How many bytes may have come and not been taken.
+        bring: Brings what a job wants; by default all of it comes from the hub.
+        meter: Measures how it goes.
     """
 
-    def __init__(self, batches: Batches, origin: Origin, reads: Iterator[Read]) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        origin: Origin,
+        reads: Iterator[Read],
+        *,
+        budget_bytes: int = BUDGET_BYTES,
+        bring: Bring | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self.meter = Meter() if meter is None else meter
         self._batches = batches
-        self._origin = origin
+        self._bring = bring_from_hub(batches, origin) if bring is None else bring
         self._reads = reads
-        self._pace = Pace()
+        self._budget_bytes = budget_bytes
+        self._pace = Pace(min(JOB_BYTES, max(1, budget_bytes // JOBS_HELD)))
         self._jobs: deque[Job] = deque()
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
@@ -130,7 +160,7 @@ class Ahead:
             while not self._stop.is_set():
                 more = size - job.reserved
                 is_first = job is self._jobs[0]
-                if (is_first and self._is_waiting) or more <= 0 or self._held + more <= BUDGET_BYTES:
+                if (is_first and self._is_waiting) or more <= 0 or self._held + more <= self._budget_bytes:
                     self._held += more
                     self._came += more
                     job.reserved = reserved
@@ -167,7 +197,7 @@ class Ahead:
 
     def _work(self, job: Job) -> None:
         try:
-            Asking(self._batches, self._origin, job.reads, job, self._stop).run()
+            self._bring(job.reads, job, self._stop)
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 -- the outermost door of a thread: take() raises it
@@ -199,7 +229,9 @@ class Ahead:
         began, came = time.monotonic(), self._came
         while not job.ready and not job.is_done:
             self._changed.wait()
-        self._pace.note_speed(self._came - came, time.monotonic() - began)
+        waited_s = time.monotonic() - began
+        self.meter.waited_s += waited_s
+        self._pace.note_speed(self._came - came, waited_s)
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -219,6 +251,15 @@ class Ahead:
         deadline = time.monotonic() + CLOSING_WAIT_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def bring_from_hub(batches: Batches, origin: Origin) -> Bring:
+    """Return what brings reads of a dataset from the hub."""
+
+    def bring(reads: Sequence[Read], outlet: Outlet, stop: threading.Event) -> None:
+        Asking(batches, origin, reads, outlet, stop).run()
+
+    return bring
 
 
 _under_way: weakref.WeakSet[Ahead] = weakref.WeakSet()
@@ -245,13 +286,57 @@ def iter_bytes(
         reads: What is wanted.
         skips: Whether an entry that is wrong is left out, and said so in the log; else its error is raised.
     """
-    said: set[str] = set()
+    skipped = SkipLog(origin.dataset) if skips else None
     with closing(Ahead(batches, origin, reads).take()) as results:
         for read, result in results:
             if isinstance(result, bytes):
                 yield read.path, result
-            elif not skips:
+            elif skipped is None:
                 raise result
-            elif (name := shown(f"{origin.dataset}/{read.path}")) not in said:
-                said.add(name)
-                log.warning("skipped %s: %s", name, result)
+            else:
+                skipped.note(read.path, result)
+
+
+class SkipLog:
+    """Says in the log what is left out, each entry once.
+
+    Args:
+        dataset: The dataset of the entries.
+    """
+
+    def __init__(self, dataset: str) -> None:
+        self._dataset = dataset
+        self._said: set[str] = set()
+
+    def note(self, path: str, error: DsxError) -> None:
+        """Say that an entry is left out, and why."""
+        if path not in self._said:
+            self._said.add(path)
+            log.warning("skipped %s: %s", shown(f"{self._dataset}/{path}"), error)
+
+
+class Collector:
+    """Takes the results of reads that a thread brings for itself.
+
+    Attributes:
+        results: What has come.
+    """
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+
+    def watch(self, answer: Answer | None) -> None:
+        """Nobody else is there to abort it."""
+
+    def reserve(self, size: int) -> None:
+        """There is room."""
+
+    def deliver(self, results: list[Result]) -> None:
+        """Take results."""
+        self.results += results
+
+    def note_request(self, seconds: float) -> None:
+        """Nobody counts."""
+
+    def note_retry(self) -> None:
+        """Nobody counts."""

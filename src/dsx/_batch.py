@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Protocol
@@ -36,11 +36,10 @@ from dsx.errors import (
     InvalidPathError,
     UnreadableError,
 )
+from dsx.manifest import ManifestEntry
 from dsx.protocol.digests import head_hash
 from dsx.protocol.frames import FRAMES_TYPE, MAX_PROBLEM_BYTES, Frame, FrameDecoder, Piece, Status
 from dsx.protocol.text import shown
-
-log = logging.getLogger("dsx")
 
 PARALLEL = 3
 """How many requests are under way at once, at most."""
@@ -143,6 +142,12 @@ class Outlet(Protocol):
     def deliver(self, results: list[Result]) -> None:
         """Take the next results, as soon as there is room for them."""
 
+    def note_request(self, seconds: float) -> None:
+        """Take note of a request that took so long, in s, whatever came of it."""
+
+    def note_retry(self) -> None:
+        """Take note that what did not come is asked for again."""
+
 
 class Stopped(Exception):  # noqa: N818 -- not an error: it ends a thread
     """Nobody wants the results any more."""
@@ -171,6 +176,7 @@ class Asking:
         self._long_bytes: int | None = None
         self._pieces: list[memoryview] = []
         self._furthest = 0
+        self._is_held_here = False  # whether entries are held against the revision here, and not by the hub
         self._start_patience()
 
     def run(self) -> None:
@@ -205,8 +211,7 @@ class Asking:
             self._receive(self._reads[first:stop])
         except DsxError as error:
             if self._done == stop:
-                log.debug("all entries of a batch came, and then: %s", error)  # each was held against its checksum
-                return
+                return  # all came, and each was held against its checksum
             if self._batches.can_ask_otherwise(error, stop - first):
                 return
             if error.code == "busy":
@@ -224,10 +229,16 @@ class Asking:
     def _receive(self, reads: Sequence[Read]) -> None:
         """Take the frames of one request; return early when the next entry is one to be fetched by itself."""
         self._pieces = []
-        with closing(self._batches.ask(self._origin, reads, self._outlet.watch)) as stream:
-            for frames in stream:
-                if not self._take_frames(reads, frames):
-                    return
+        began = time.monotonic()
+        try:
+            origin = self._origin.without_revision_if(all(read.is_told for read in reads))
+            self._is_held_here = origin != self._origin
+            with closing(self._batches.ask(origin, reads, self._outlet.watch)) as stream:
+                for frames in stream:
+                    if not self._take_frames(reads, frames):
+                        return
+        finally:
+            self._outlet.note_request(time.monotonic() - began)
 
     def _take_frames(self, reads: Sequence[Read], frames: Frames) -> bool:
         """Deliver what frames hold, up to the first that is not usable; tell whether to go on with the stream."""
@@ -252,8 +263,11 @@ class Asking:
                 data, self._pieces = b"".join(self._pieces), []
             return data if read.entry is None and data[:1] != b"{" else self._verify(read, data)
         error = _read_error(frame)
+        if self._is_held_here and isinstance(error, EntryNotFoundError):
+            return self._want(read).make_conflict("is gone")
         self._name_in(error, read)
-        if isinstance(error, ConflictError) and not self._origin.revision:  # it is being written: at rest in a moment
+        is_pinned = self._origin.revision and not self._is_held_here
+        if isinstance(error, ConflictError) and not is_pinned:  # it is being written: at rest in a moment
             self._changes += 1
             error.retryable = self._changes < CHANGES_FOLLOWED
             if error.retryable:
@@ -270,7 +284,11 @@ class Asking:
         entry = read.entry
         if data[:1] == b"{" and b'"code"' in data[:MAX_PROBLEM_BYTES] and is_problem(data):
             return self._fetch_alone(read)
-        if read.span is not None or entry is None or entry.digest is None or len(data) != entry.size:
+        if read.span is not None or entry is None:
+            return data
+        if self._is_held_here:
+            return data if _is_entry(entry, data) else self._fetch_alone(read)
+        if entry.digest is None or len(data) != entry.size:
             return data
         if hashlib.sha256(data).hexdigest() == entry.digest or head_hash(data) != entry.hash:
             return data
@@ -300,12 +318,17 @@ class Asking:
         if size is not None:
             self._outlet.reserve(size)
         sink = MemorySink()
-        wanted = Wanted(self._origin.dataset, read.path, read.entry, self._origin.revision)
+        began = time.monotonic()
         try:
-            fetch_entry(self._batches.transport, wanted, sink=sink, watch=Watch(self._stop))
+            fetch_entry(self._batches.transport, self._want(read), sink=sink, watch=Watch(self._stop))
         except ENTRY_ERRORS as error:
             return error
+        finally:
+            self._outlet.note_request(time.monotonic() - began)
         return sink.data if read.span is None else sink.data[slice(*read.span)]
+
+    def _want(self, read: Read) -> Wanted:
+        return Wanted(self._origin.dataset, read.path, read.entry, self._origin.revision)
 
     def _deliver(self, results: list[Result]) -> None:
         if results:
@@ -328,6 +351,7 @@ class Asking:
             seconds = TRANSFER_S if self._batches.transport.has_answered else FIRST_CONTACT_S
             self._patience = Patience(seconds, self._stop)
         self._patience.wait_after(error)
+        self._outlet.note_retry()
 
     def _name_in(self, error: DsxError, read: Read | None = None) -> None:
         """Make an error say which entry it is about: by default the first that has not come."""
@@ -343,6 +367,13 @@ def _format_request(reads: Sequence[Read], revision: str) -> bytes:
     if revision:
         wanted["revision"] = revision
     return json.dumps(wanted, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _is_entry(entry: ManifestEntry, data: bytes) -> bool:
+    """Tell whether these bytes are what a manifest names, which tells all of them: see `Read.is_told`."""
+    if len(data) != entry.size:
+        return False
+    return head_hash(data) == entry.hash if entry.digest is None else hashlib.sha256(data).hexdigest() == entry.digest
 
 
 def _check_type(answer: Answer) -> None:

@@ -10,6 +10,8 @@ from dsx._disk import is_same_file
 from dsx._layout import FolderLayout
 from dsx.errors import CacheDisabledError, InvalidRequestError
 
+_INSTEAD = {"download_dataset": "name a folder with dest", "stream": "leave out cache=True"}
+
 
 class Folders:
     """Finds the folder of a call. Threads may share it.
@@ -32,7 +34,7 @@ class Folders:
         if dest is not None:
             return self._open(dest)
         if self._cache is None:
-            instead = "name a folder with dest" if call == "download_dataset" else "use get_file_bytes()"
+            instead = _INSTEAD.get(call, "use get_file_bytes()")
             raise CacheDisabledError(
                 f"{call}() puts files into the cache, and this client was made with cache_dir=None; "
                 f"give it a cache_dir, or {instead}"

@@ -27,13 +27,18 @@ MEASURED_S = 0.2
 
 
 class Pace:
-    """Cuts reads into jobs of about as many bytes as are good."""
+    """Cuts reads into jobs of about as many bytes as are good.
 
-    def __init__(self) -> None:
+    Args:
+        most_bytes: About how many bytes one job is to bring, at most.
+    """
+
+    def __init__(self, most_bytes: int = JOB_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._mean_bytes: float | None = None
         self._waited_s = 0.0
         self._waited_bytes = 0
-        self._job_bytes = JOB_BYTES
+        self._job_bytes = most_bytes
         self._last_count = FIRST_ENTRIES
 
     def note(self, results: Sequence[Result]) -> None:
@@ -49,7 +54,7 @@ class Pace:
         self._waited_bytes += size
         if self._waited_s >= MEASURED_S:
             fitting = int(self._waited_bytes / self._waited_s * JOB_S)
-            self._job_bytes = max(LEAST_JOB_BYTES, min(JOB_BYTES, fitting))
+            self._job_bytes = min(self._most_bytes, max(LEAST_JOB_BYTES, fitting))
             self._waited_s, self._waited_bytes = self._waited_s / 2, self._waited_bytes // 2
 
     def cut(self, reads: Iterator[Read]) -> list[Read]:

@@ -319,6 +319,7 @@ class ReadAhead:
     def _bring(self, walk: Walk, job: Job, wanted: list[tuple[int, Read]]) -> None:
         """Ask for entries, and hand out what comes and is right."""
         origin = Origin(walk.dataset, walk.manifest.revision)
+        origin = origin.without_revision_if(all(walk.is_told(row) for row, _ in wanted))
         reads = [read for _, read in wanted]
         with closing(self._batches.ask(origin, reads, lambda answer: self._watch(job, answer))) as stream:
             for frames in stream:

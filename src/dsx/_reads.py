@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from dsx.errors import InvalidPathError, InvalidRequestError
 from dsx.manifest import Manifest, ManifestEntry
+from dsx.protocol.digests import HEAD_BYTES
 from dsx.protocol.paths import check_path
 from dsx.protocol.text import shown
 
@@ -32,6 +33,13 @@ class Origin(NamedTuple):
     dataset: str
     revision: str = ""
 
+    def without_revision_if(self, are_told: bool) -> Origin:
+        """Return what the hub has to be asked when the bytes alone tell what they are.
+
+        The hub looks up every entry of a batch that names a revision; that is a third of its work for short ones.
+        """
+        return Origin(self.dataset) if are_told else self
+
 
 class Read(NamedTuple):
     """One entry, or some bytes of it.
@@ -52,6 +60,12 @@ class Read(NamedTuple):
     def most_bytes(self) -> int:
         """The most bytes that the hub may send for it."""
         return MAX_OFFSET if self.span is None else self.span[1] - self.span[0]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its bytes alone tell that they are the entry that the manifest names."""
+        entry = self.entry
+        return self.span is None and entry is not None and (entry.digest is not None or entry.size <= HEAD_BYTES)
 
     @property
     def expected_bytes(self) -> int | None:

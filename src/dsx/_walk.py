@@ -11,7 +11,7 @@ from dsx._columns import DIGEST_BYTES, HASH_BYTES, NO_DIGEST
 from dsx._pattern import Pattern
 from dsx._transport import Answer
 from dsx.manifest import Manifest, columns_of
-from dsx.protocol.digests import head_hash
+from dsx.protocol.digests import HEAD_BYTES, head_hash
 
 ENTRY_BYTES = 64
 """What an entry is counted as beside its bytes: empty ones are not held without end either."""
@@ -92,6 +92,11 @@ class Walk:
         if digest not in (b"", NO_DIGEST):
             return hashlib.sha256(data).digest() == digest
         return head_hash(data) == columns.hashes[row * HASH_BYTES : (row + 1) * HASH_BYTES].hex()
+
+    def is_told(self, row: int) -> bool:
+        """Tell whether `is_right` can be sure by itself, so that the hub need not hold the entry against its row."""
+        columns = self._columns
+        return columns.sizes[row] <= HEAD_BYTES or columns.read_digest(row) is not None
 
     def note_thread(self) -> bool:
         """Tell whether only one thread has made calls, so that they come in order."""

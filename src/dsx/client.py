@@ -11,25 +11,25 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dsx._ahead import iter_bytes
-from dsx._batch import Batches
-from dsx._cache import Cache
+from dsx._access import Access
+from dsx._ahead import BUDGET_BYTES, iter_bytes
 from dsx._cleaning import clear_cache, measure_cache
 from dsx._download_many import Gathering
-from dsx._folders import Folders
-from dsx._manifests import Manifests
 from dsx._mirror import prune_folder
 from dsx._reads import OnError, Origin, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
 from dsx._selecting import Options, Verify, hold_list
 from dsx._single import SingleReads
-from dsx._transport import Transport
+from dsx._source import SampleSource
+from dsx._state import Choice
 from dsx.config import resolve_address
 from dsx.errors import HubError, InvalidRequestError
 from dsx.manifest import Manifest
+from dsx.order import Remainder
 from dsx.protocol.globs import Patterns
 from dsx.protocol.models import DatasetDiff, DatasetName, RevisionInfo
+from dsx.stream import SampleStream, StreamOptions
 
 DATASETS_TIMEOUT_S = 10.0
 DATASETS_BYTES = 64 * 1024**2
@@ -61,16 +61,15 @@ class DatasetHubClient:
         *,
         readahead: bool = True,
     ) -> None:
-        self._address = resolve_address(base_url, api_key)
+        address = resolve_address(base_url, api_key)
         if cache_dir == "":
             raise InvalidRequestError("cache_dir is empty; name a folder, or pass None to keep nothing on disk")
-        self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
-        self._transport = Transport(self._address)
-        self._cache = None if self._cache_dir is None else Cache(self._cache_dir)
-        self._manifests = Manifests(self._transport, self._cache)
+        self._access = Access(address, None if cache_dir is None else Path(cache_dir).expanduser())
+        self._transport = self._access.transport
+        self._manifests = self._access.manifests
+        self._batches = self._access.batches
+        self._folders = self._access.folders
         self._revisions = Revisions(self._transport)
-        self._batches = Batches(self._transport)
-        self._folders = Folders(self._cache)
         self._singles = SingleReads(self._batches, self._manifests, self._folders, reads_ahead=readahead)
 
     def list_datasets(self) -> list[str]:
@@ -301,6 +300,55 @@ class DatasetHubClient:
         prefix = folder.layout.find_prefix(folder.root if dest is None else Path(dest).expanduser(), dataset)
         return [Path(prefix + path) for path in options.list_paths(selection)]
 
+    def stream(
+        self,
+        dataset: str,
+        *,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+        revision: str | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        remainder: Remainder = "exact",
+        prefetch_bytes: int = BUDGET_BYTES,
+        cache: bool = False,
+        on_error: OnError = "raise",
+    ) -> SampleStream:
+        """Open a stream of samples for training: all files of a dataset, in an order that seed and epoch fix.
+
+        One request, for the manifest. Samples are of its revision in every epoch; one that has changed on the hub since
+        is an error.
+
+        Args:
+            dataset: Name of the dataset.
+            include: Patterns of which a path has to match one, as for `Manifest.select`.
+            exclude: Patterns of which a path must match none.
+            revision: State of the dataset that is meant; left out, the newest.
+            shuffle: Whether each epoch has a random order of all samples; else it is that of the manifest.
+            seed: Any integer, of which the orders are made.
+            epoch: Number of the first epoch.
+            rank: Which of several processes this one is, from 0.
+            world_size: How many there are; together they take every sample.
+            remainder: What is done when they do not divide the samples: ``"exact"`` gives some ranks one more,
+                ``"drop"`` leaves the last samples out, ``"pad"`` takes the first ones again.
+            prefetch_bytes: How many bytes may have come and not been taken.
+            cache: Whether samples are kept in the cache, and taken from there.
+            on_error: What to do about a sample that cannot be read: ``"raise"``, or ``"skip"`` to leave it out, with a
+                warning in the log ``dsx``.
+
+        Raises:
+            DatasetNotFoundError: The hub has no such dataset.
+            RevisionNotFoundError: The dataset has no such revision.
+            InvalidRequestError: An argument cannot be right.
+            CacheDisabledError: ``cache=True``, and the client was made with ``cache_dir=None``.
+        """
+        options = StreamOptions(shuffle, seed, epoch, rank, world_size, remainder, prefetch_bytes, on_error)
+        choice = Choice.make(dataset, include, exclude, revision)
+        return SampleStream(SampleSource.open(self._access, choice, is_kept=cache), options)
+
     def clear_cache(self, dataset: str | None = None) -> int:
         """Delete what this SDK put into the cache, and nothing else.
 
@@ -312,7 +360,7 @@ class DatasetHubClient:
         """
         self._manifests.forget(dataset)
         self._singles.forget(dataset)
-        return 0 if self._cache is None else clear_cache(self._cache, dataset)
+        return 0 if self._access.cache is None else clear_cache(self._access.cache, dataset)
 
     def get_cache_size(self, dataset: str | None = None) -> int:
         """Return how many bytes of files and manifests this SDK has put into the cache.
@@ -320,13 +368,12 @@ class DatasetHubClient:
         Args:
             dataset: Dataset to measure; left out, all.
         """
-        return 0 if self._cache is None else measure_cache(self._cache, dataset)
+        return 0 if self._access.cache is None else measure_cache(self._access.cache, dataset)
 
     def close(self) -> None:
         """End this process's connections and bring what it wrote to rest; the client may be used again."""
         self._singles.close()
-        self._transport.close()
-        self._folders.close()
+        self._access.close()
 
     def __enter__(self) -> DatasetHubClient:
         return self
@@ -335,9 +382,9 @@ class DatasetHubClient:
         self.close()
 
     def __repr__(self) -> str:
-        cache_dir = None if self._cache_dir is None else str(self._cache_dir)
-        return f"DatasetHubClient(base_url={self._address.url!r}, cache_dir={cache_dir!r})"
+        cache_dir = None if self._access.cache_dir is None else str(self._access.cache_dir)
+        return f"DatasetHubClient(base_url={self._access.address.url!r}, cache_dir={cache_dir!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         make = type(self) if self._singles.reads_ahead else functools.partial(type(self), readahead=False)
-        return make, (self._address.url, self._address.api_key, self._cache_dir)
+        return make, (self._access.address.url, self._access.address.api_key, self._access.cache_dir)

@@ -32,8 +32,9 @@ LEAST_BITS = 6
 """A network over fewer bits than this has too few states to look random."""
 
 MOST_SAMPLES = 2**62
+FIRST_BLOCK = 64
 BLOCK = 4096
-"""How many positions are computed at once when many are wanted one after another."""
+"""How many positions are computed at once, at first and then, when many are wanted one after another."""
 
 _WORD = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -175,10 +176,12 @@ class Share:
             return positions
         return [position % self.length for position in positions]
 
-    def iter_positions(self) -> Iterator[int]:
-        """Yield every position of this rank, in order."""
-        for begin in range(0, self.count, BLOCK):
-            yield from self.list_positions(begin, begin + BLOCK)
+    def iter_blocks(self) -> Iterator[Sequence[int]]:
+        """Yield the positions of this rank, in order, some thousand at a time; the first few by themselves."""
+        begin, size = 0, FIRST_BLOCK
+        while begin < self.count:
+            yield self.list_positions(begin, begin + size)
+            begin, size = begin + size, BLOCK
 
     def find_reached(self, taken: int) -> int:
         """Return from where a pass has to go on when every rank has taken so many samples."""

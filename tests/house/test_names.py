@@ -24,7 +24,17 @@ def test_public_names_of_the_sdk_are_these() -> None:
     classes = {
         name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == "dsx.errors"
     }
-    others = {"DatasetDiff", "DatasetHubClient", "Manifest", "ManifestEntry", "RevisionInfo", "__version__"}
+    others = {
+        "DatasetDiff",
+        "DatasetHubClient",
+        "Manifest",
+        "ManifestEntry",
+        "RevisionInfo",
+        "Sample",
+        "SampleStream",
+        "StreamStats",
+        "__version__",
+    }
     assert set(dsx.__all__) == others | (classes - {"Problem"})
 
 

@@ -584,14 +584,11 @@ def test_iterator_without_end_can_be_read(connect: Connect, start_honest: StartH
     results.close()
 
 
-def test_bytes_in_flight_stay_within_the_budget(
-    connect: Connect, start_honest: StartHonest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_in_flight_stay_within_the_budget(connect: Connect, start_honest: StartHonest) -> None:
     budget, size = 1 << 20, 100_000
-    monkeypatch.setattr(dsx._ahead, "BUDGET_BYTES", budget)
     files = make_files(200, size)
     hub, _ = start_honest(files)
-    ahead = Ahead(connect(hub.url)._batches, Origin("cats"), map(Read, files))
+    ahead = Ahead(connect(hub.url)._batches, Origin("cats"), map(Read, files), budget_bytes=budget)
     got = []
     for read, result in ahead.take():
         if len(got) < 150:  # until each thread waits, or is done

@@ -165,7 +165,7 @@ def test_integers_of_numpy_are_integers() -> None:
 
 
 def positions_of(share: Share) -> list[int]:
-    found = list(share.iter_positions())
+    found = list(chain.from_iterable(share.iter_blocks()))
     assert len(found) == share.count
     assert found == list(share.list_positions(0, share.count + 5))
     return found

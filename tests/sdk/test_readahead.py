@@ -119,8 +119,20 @@ def test_loop_over_a_manifest_takes_few_requests(connect: Connect, start: Start)
     assert len(read_singly(hub)) < 10
     assert len(hub.of("POST")) < 10
     assert len(read_ahead(hub)) + len(read_singly(hub)) == len(files)
-    revision = client.load_manifest("cats").revision
-    assert {json.loads(request.body)["revision"] for request in hub.of("POST")} == {revision}
+
+
+@pytest.mark.parametrize(("size", "is_named"), [(1024, False), (1025, True)])
+def test_revision_is_named_when_the_bytes_do_not_tell_it(
+    connect: Connect, start: Start, size: int, is_named: bool
+) -> None:
+    """The scripted manifest has no digests: the head hash tells all of 1024 bytes, and not of more."""
+    files = make_files(100, size)
+    hub, _ = start(files)
+    client = connect(hub.url, cache_dir=None)
+    manifest = client.load_manifest("cats")
+    assert [client.get_file_bytes("cats", entry.path) for entry in manifest] == list(files.values())
+    named = {json.loads(request.body).get("revision") for request in hub.of("POST")}
+    assert named == {manifest.revision if is_named else None}
 
 
 def test_first_ten_of_a_manifest(connect: Connect, start: Start) -> None:

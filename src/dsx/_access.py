@@ -1,0 +1,39 @@
+"""What the calls of one client share: the hub, what is known of it, and the folders that files are put into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dsx._batch import Batches
+from dsx._cache import Cache
+from dsx._folders import Folders
+from dsx._manifests import Manifests
+from dsx._transport import Transport
+from dsx.config import HubAddress
+
+
+class Access:
+    """The way of one client to its hub. Threads share it; pickled, it is address and folder, and all else is made anew.
+
+    Args:
+        address: The hub, and the key for it.
+        cache_dir: The cache folder; None for none.
+    """
+
+    def __init__(self, address: HubAddress, cache_dir: Path | None) -> None:
+        self.address = address
+        self.cache_dir = cache_dir
+        self.transport = Transport(address)
+        self.cache = None if cache_dir is None else Cache(cache_dir)
+        self.manifests = Manifests(self.transport, self.cache)
+        self.batches = Batches(self.transport)
+        self.folders = Folders(self.cache)
+
+    def close(self) -> None:
+        """End this process's connections and bring what it wrote to rest."""
+        self.transport.close()
+        self.folders.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Access, (self.address, self.cache_dir)

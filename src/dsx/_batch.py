@@ -284,7 +284,7 @@ class Asking:
         entry = read.entry
         if data[:1] == b"{" and b'"code"' in data[:MAX_PROBLEM_BYTES] and is_problem(data):
             return self._fetch_alone(read)
-        if read.span is not None or entry is None:
+        if read.span is not None or entry is None or read.is_held_later:
             return data
         if self._is_held_here:
             return data if _is_entry(entry, data) else self._fetch_alone(read)

@@ -202,8 +202,7 @@ class Gathering:
         def ask() -> Iterator[Read]:
             for entry in missing:
                 waiting.append(entry)
-                # Without its digest: that is compared here, where it is computed in any case.
-                yield Read(entry.path, None, entry if entry.digest is None else entry._replace(digest=None))
+                yield Read(entry.path, None, entry, is_held_later=True)  # here, where digests are computed in any case
 
         origin = Origin(self._selection.dataset, self._selection.revision)
         batches = OnlyBatches(self._batches)

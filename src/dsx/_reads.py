@@ -49,12 +49,14 @@ class Read(NamedTuple):
         span: The bytes wanted, half-open; None for the whole entry.
         entry: What a manifest says of it; None when no manifest is in memory.
         refusal: Why it is not even asked for; None when it is.
+        is_held_later: Whether whoever takes the bytes holds them against the manifest.
     """
 
     path: str
     span: tuple[int, int] | None = None
     entry: ManifestEntry | None = None
     refusal: InvalidPathError | None = None
+    is_held_later: bool = False
 
     @property
     def most_bytes(self) -> int:

@@ -102,6 +102,16 @@ class SampleSource:
         """Return the path of a sample."""
         return columns_of(self._manifest).read_path(self.rows[number]).decode()
 
+    def iter_paths(self) -> Iterator[str]:
+        """Return the path of every sample, one after another."""
+        if isinstance(self.rows, range):
+            return iter(self._manifest.paths)
+        return map(self.read_path, range(len(self)))
+
+    def list_sizes(self) -> Sequence[int]:
+        """Return the size, in bytes, of each row of the manifest."""
+        return columns_of(self._manifest).sizes
+
     def read_all(self, numbers: Sequence[int]) -> list[bytes]:
         """Return the bytes of some samples: one request for up to some thousand.
 

@@ -47,6 +47,7 @@ class StreamState(BaseModel):
         revision: Revision that the samples are of.
         include: Patterns of the selection.
         exclude: Patterns of what is left out of it.
+        chosen: What tells a subset of these from another; None for all of them.
         shuffle: Whether the order is shuffled.
         seed: Its seed.
         epoch: The epoch.
@@ -60,6 +61,7 @@ class StreamState(BaseModel):
     revision: str
     include: list[str] | None
     exclude: list[str] | None
+    chosen: str | None = None
     shuffle: bool
     seed: int
     epoch: NonNegativeInt
@@ -81,7 +83,7 @@ def parse_state(state: Mapping[str, Any]) -> StreamState:
         raise InvalidRequestError(f"that is no state that state_dict() has given{advice}") from error
 
 
-def check_choice(state: StreamState, choice: Choice, *, shuffle: bool) -> None:
+def check_choice(state: StreamState, choice: Choice, *, shuffle: bool, chosen: str | None = None) -> None:
     """Make sure that a state is of the samples that were asked for, in the order that was.
 
     Raises:
@@ -92,6 +94,7 @@ def check_choice(state: StreamState, choice: Choice, *, shuffle: bool) -> None:
         ("include", _shorten(state.include), _shorten(choice.include)),
         ("exclude", _shorten(state.exclude), _shorten(choice.exclude)),
         ("revision", state.revision, choice.revision or state.revision),
+        ("subset", state.chosen, chosen),
         ("shuffle", state.shuffle, shuffle),
     ]
     differing = [

@@ -60,7 +60,9 @@ DSX_TIERS = [
     {"dsx._source"},
     {"dsx.stream"},
     {"dsx.client"},
-    {"dsx"},
+    {"dsx", "dsx._images", "dsx._labels", "dsx._plan"},
+    {"dsx.data"},
+    {"dsx.torch"},
     {"dsx.cli"},
 ]
 SERVER_TIERS = [
@@ -172,6 +174,7 @@ def test_sdk_imports_the_server_nowhere_but_in_the_command() -> None:
         ("multiprocessing", ("dsx_server.workers", "dsx_server.remote")),
         ("dotenv", ("dsx_server.settings",)),
         ("click", ("dsx.cli.",)),
+        ("torch", ("dsx.torch",)),
     ],
 )
 def test_library_stays_in_its_room(library: str, rooms: tuple[str, ...]) -> None:

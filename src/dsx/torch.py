@@ -235,10 +235,12 @@ class HubDataLoader(DataLoader[Any]):
         reads.begin(self._owner, meter)
         sent = self.batch_sampler.begin(plan)
         sizes = _SampleSizes(self._source, self.dataset)
+        waited_s = 0.0
         try:
             began = time.monotonic()
             for batch in super().__iter__():
-                meter.waited_s += time.monotonic() - began
+                waited_s += time.monotonic() - began
+                meter.waited_s = waited_s  # all of it, decoding too, and not only for bytes
                 numbers = sent.popleft()
                 progress.taken += len(numbers)
                 meter.samples += len(numbers)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dsx import DatasetHubClient
-from tests.sdk.conftest import Dataset, cache_dir, common_hub, connect, dataset, start_proxy
+from tests.sdk.conftest import Dataset, cache_dir, common_hub, connect, dataset, start_proxy, start_python
 
-__all__ = ["cache_dir", "common_hub", "connect", "dataset", "start_proxy"]
+__all__ = ["cache_dir", "common_hub", "connect", "dataset", "start_proxy", "start_python"]
 
 COUNT = 101
 PATHS = sorted(f"{('cats', 'dogs', 'owls')[number % 3]}/{number:03}.bin" for number in range(COUNT))

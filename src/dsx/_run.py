@@ -10,14 +10,21 @@ class Progress:
 
     Attributes:
         share: What the pass takes.
-        taken: How many samples of it the loop has taken.
+        total: How many samples of it the loop is given.
+        taken: How many of them it has taken.
     """
 
-    __slots__ = ("share", "taken")
+    __slots__ = ("share", "taken", "total")
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, total: int) -> None:
         self.share = share
+        self.total = total
         self.taken = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the loop has taken all, though it may not have asked whether there is more."""
+        return 0 < self.total == self.taken
 
 
 class Run:
@@ -42,9 +49,15 @@ class Run:
         progress = self._progress
         return self.start if progress is None else progress.share.find_reached(progress.taken)
 
-    def begin(self, share: Share) -> Progress:
-        """Begin a pass over a share, which begins at `start`."""
-        self._progress = Progress(share)
+    def prepare(self) -> int:
+        """Go on to the next epoch if the loop has had all of this one; return the position from which to begin."""
+        if self._progress is not None and self._progress.is_whole:
+            self.go_to(self.epoch + 1, 0)
+        return self.start
+
+    def begin(self, share: Share, total: int) -> Progress:
+        """Begin a pass over a share, of which the loop is given so many samples."""
+        self._progress = Progress(share, total)
         return self._progress
 
     def finish(self, progress: Progress) -> None:
@@ -53,8 +66,9 @@ class Run:
             self.go_to(self.epoch + 1, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the begin of an epoch; where a run stands in that very epoch, it stays."""
-        if check_integer("epoch", epoch) != self.epoch:
+        """Go to the beginning of an epoch; where a run stands in that very epoch, it stays."""
+        is_had = self._progress is not None and self._progress.is_whole
+        if check_integer("epoch", epoch) != self.epoch or is_had:
             self.go_to(epoch, 0)
 
     def go_to(self, epoch: int, position: int) -> None:

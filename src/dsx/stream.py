@@ -192,9 +192,9 @@ class SampleStream:
         return Share(len(self._source), options.rank, options.world_size, options.remainder, start)
 
     def _begin_pass(self) -> Generator[tuple[Progress, Sample | None], None, None]:
-        share = self._make_share(self._run.start)
+        share = self._make_share(self._run.prepare())
         self._meter = Meter()
-        samples = self._iter_pass(self._run.begin(share), self._run.epoch, self._meter)
+        samples = self._iter_pass(self._run.begin(share, share.count), self._run.epoch, self._meter)
         self._pass = weakref.ref(samples)
         return samples
 

@@ -228,8 +228,8 @@ class HubDataLoader(DataLoader[Any]):
         )
 
     def _iter_pass(self) -> Iterator[Any]:
-        plan = self._make_plan(self._run.start)
-        progress = self._run.begin(plan.share)
+        plan = self._make_plan(self._run.prepare())
+        progress = self._run.begin(plan.share, min(plan.share.count, plan.count * plan.size))
         reads = self._hub_dataset._reads
         meter = self._meter = Meter()
         reads.begin(self._owner, meter)

@@ -176,6 +176,19 @@ def test_set_epoch_wins_but_not_over_the_epoch_that_is_under_way(open_dataset: O
         assert take(loader) == (expected(epoch) if epoch else expected(0)[3:])
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_loop_that_counts_the_batches_goes_on_to_the_next_epoch(open_dataset: Open, drop_last: bool) -> None:
+    loader = load(open_dataset(), drop_last=drop_last)
+    for epoch in range(3):
+        batches = iter(loader)
+        assert take(batches, len(loader)) == expected(epoch)[: len(loader)]
+    state = loader.state_dict()
+    loader.set_epoch(2)
+    assert take(loader) == expected(2)[: len(loader)]
+    loader.load_state_dict(state)
+    assert take(loader) == []
+
+
 def test_persistent_workers_serve_many_epochs_and_another_revision(
     open_dataset: Open, animals: Dataset, connect: Callable[..., DatasetHubClient]
 ) -> None:

@@ -27,6 +27,7 @@ class Proxy:
         self._target = port
         self._left: int | None = None
         self._flip = b""
+        self._lock = threading.Lock()
         self._go_on = threading.Event()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -43,18 +44,29 @@ class Proxy:
 
     def hold_after(self, count: int) -> None:
         """Pass on ``count`` more bytes of answers in all, then none until `release`."""
-        self.held.clear()
-        self._go_on.clear()
-        self._left = count
+        with self._lock:
+            self.held.clear()
+            self._go_on.clear()
+            self._left = count
 
     def release(self) -> None:
         """Hold nothing back any more."""
-        self._left = None
-        self._go_on.set()
+        with self._lock:
+            self._left = None
+            self._go_on.set()
 
     def flip_bit_in(self, piece: bytes) -> None:
         """Change one bit of the next answer that holds ``piece`` in one block."""
         self._flip = piece
+
+    def _take_room(self, size: int) -> int:
+        """Return how many of so many bytes may be passed on."""
+        with self._lock:
+            if self._left is None:
+                return size
+            may_pass = min(size, self._left)
+            self._left -= may_pass
+            return may_pass
 
     def cut(self) -> None:
         """Reset all connections."""
@@ -111,13 +123,12 @@ class Proxy:
                 if self._flip and self._flip in block:
                     block = block.replace(self._flip, bytes([self._flip[0] ^ 1]) + self._flip[1:])
                     self._flip = b""
-                while self._left is not None and len(block) > self._left:
-                    client.sendall(block[: self._left])
-                    block, self._left = block[self._left :], 0
-                    self.held.set()
-                    self._go_on.wait()
-                if self._left is not None:
-                    self._left -= len(block)
-                client.sendall(block)
+                while block:
+                    may_pass = self._take_room(len(block))
+                    client.sendall(block[:may_pass])
+                    block = block[may_pass:]
+                    if block:
+                        self.held.set()
+                        self._go_on.wait()
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)

@@ -112,6 +112,19 @@ def test_broken_pass_begins_again_and_a_completed_one_is_followed_by_the_next(st
     assert made.epoch == 8
 
 
+def test_loop_that_takes_all_and_does_not_ask_for_more_has_had_the_epoch(stream: Stream) -> None:
+    made = stream(shuffle=True)
+    samples = iter(made)
+    rows(samples, COUNT)
+    assert (made.state_dict()["epoch"], made.state_dict()["position"]) == (0, COUNT)
+    assert rows(made, COUNT) == Order(COUNT, epoch=1).take(range(COUNT))
+    made.set_epoch(1)
+    assert rows(made) == Order(COUNT, epoch=1).take(range(COUNT))
+    batches = made.batches(50)
+    assert sum(len(next(batches)) for _ in range(3)) == COUNT
+    assert rows(made) == Order(COUNT, epoch=3).take(range(COUNT))
+
+
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_state_after_every_sample_leaves_exactly_the_tail(stream: Stream, world_size: int) -> None:
     made = stream(shuffle=True, seed=5, rank=world_size - 1, world_size=world_size)

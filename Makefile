@@ -1,6 +1,6 @@
 # Development targets; `make help` lists them. Run inside the virtual environment that README.md sets up.
 
-.PHONY: help check format lint types test bench-index bench-index-ci bench-transfer bench-transfer-ci bench-file
+.PHONY: help check format lint types test bench-index bench-index-ci bench-transfer bench-transfer-ci bench-file bench-training
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -35,3 +35,6 @@ bench-transfer-ci:  ## The same with few files, to see that everything works
 
 bench-file:  ## Measure GET /file beside nginx and a plain FastAPI hub; needs wrk
 	python benchmarks/file_endpoint.py --out build/bench-file.json
+
+bench-training:  ## Measure an epoch of training beside other loaders (extra bench); figures for docs/performance.md
+	python benchmarks/training.py --out build/bench-training.json

@@ -19,13 +19,15 @@ class Access:
     Args:
         address: The hub, and the key for it.
         cache_dir: The cache folder; None for none.
+        cache_limit_bytes: How many bytes the entries in it may have; None for any number.
     """
 
-    def __init__(self, address: HubAddress, cache_dir: Path | None) -> None:
+    def __init__(self, address: HubAddress, cache_dir: Path | None, cache_limit_bytes: int | None = None) -> None:
         self.address = address
         self.cache_dir = cache_dir
+        self.cache_limit_bytes = cache_limit_bytes
         self.transport = Transport(address)
-        self.cache = None if cache_dir is None else Cache(cache_dir)
+        self.cache = None if cache_dir is None else Cache(cache_dir, limit_bytes=cache_limit_bytes)
         self.manifests = Manifests(self.transport, self.cache)
         self.batches = Batches(self.transport)
         self.folders = Folders(self.cache)
@@ -36,4 +38,4 @@ class Access:
         self.folders.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Access, (self.address, self.cache_dir)
+        return Access, (self.address, self.cache_dir, self.cache_limit_bytes)

@@ -24,11 +24,11 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from dsx._cache_parts import Parts
 from dsx._disk import (
     cache_errors,
     hash_file,
@@ -46,13 +46,11 @@ from dsx._manifest_files import MANIFEST_SUFFIX, read_rows_file
 from dsx._partials import Partial, Workshop
 from dsx._process import PerProcess
 from dsx._published import format_published, restore_published
+from dsx._quota import Quota, hold_file
 from dsx.errors import CacheError
 from dsx.protocol.text import shown
 
 log = logging.getLogger("dsx")
-
-SYNC_AFTER_S = 3.0
-"""How long, in s, published files wait until they are brought to the disk, in the background."""
 
 CACHE_LAYOUT = CacheLayout()
 
@@ -63,10 +61,12 @@ class Cache:
     Args:
         root: The cache folder; made when something is first put into it.
         layout: Where in it entries lie.
+        limit_bytes: How many bytes the entries in it may have together; None for any number.
     """
 
-    def __init__(self, root: Path, layout: CacheLayout = CACHE_LAYOUT) -> None:
+    def __init__(self, root: Path, layout: CacheLayout = CACHE_LAYOUT, *, limit_bytes: int | None = None) -> None:
         self.root = root
+        self.limit_bytes = limit_bytes
         self.layout = layout
         self.private = root / ".dsx"
         self.manifests = self.private / "manifests"
@@ -80,7 +80,10 @@ class Cache:
             ledger = Ledger(self.private, seeds)
             if self.layout.is_shared:
                 restore_published(ledger, self.published)
-            return Parts(ledger, Workshop(self.private / "tmp"))
+            find_prefix = functools.partial(self.layout.find_prefix, self.root)
+            limit = None if self.layout.is_shared else self.limit_bytes
+            quota = Quota(ledger, self.root, find_prefix, limit, is_shared=self.layout.is_shared)
+            return Parts(ledger, Workshop(self.private / "tmp"), quota)
 
     def open(self) -> None:
         """Make the folder, unless it is there.
@@ -196,11 +199,43 @@ class Cache:
         Returns:
             Those that must not, because another dataset has put a file there, with an error each.
         """
-        taken = self.ledger.enter(dataset, records, is_shared=self.layout.is_shared)
-        return {
+        entered = self.parts.quota.enter(dataset, records)
+        errors = {
             path: self._make_obstacle(self.target(dataset, path), f"it is the {shown(path)} of dataset {shown(other)}")
-            for path, other in taken.items()
+            for path, other in entered.taken.items()
         }
+        return {**errors, **entered.errors}
+
+    def note_moved(self, dataset: str, records: Mapping[str, Record]) -> None:
+        """Note entries that have their names, and make sure that the ledger still says so.
+
+        Between entry and name, another process may have put the same file there, removed it, or found it.
+        """
+        self.note_unsynced(dataset, {path: record.mtime_ns for path, record in records.items()})
+        known = self.ledger.get_many(dataset, list(records))
+        for path, record in records.items():
+            if (now := known.get(path)) is None or not now.is_ours or now.mtime_ns != record.mtime_ns:
+                target = self.target(dataset, path)
+                status = stat_file(target)
+                if status is not None and status.st_mtime_ns == record.mtime_ns and self.enter(dataset, {path: record}):
+                    target.unlink(missing_ok=True)
+
+    def check_fits(self, count: int, what: str) -> None:
+        """Make sure that ``count`` bytes can be in this folder at all.
+
+        Raises:
+            CacheError: They are more than its limit; the message has the number needed.
+        """
+        self.parts.quota.check_fits(count, what)
+
+    def hold(self, dataset: str, path: str | None = None) -> None:
+        """Keep an entry that is about to be handed out, or a whole dataset, from being removed for ten minutes."""
+        if not self.layout.is_shared:  # a folder of somebody's own has no limit
+            with cache_errors(self.root):
+                if path is None:
+                    self.parts.quota.hold_dataset(dataset)
+                else:
+                    hold_file(self.target(dataset, path))
 
     @contextmanager
     def download(self, dataset: str, path: str) -> Iterator[Partial]:
@@ -220,6 +255,7 @@ class Cache:
         with cache_errors(target):
             temporary = partial.finish()
             mtime_ns = temporary.stat().st_mtime_ns
+            hold_file(temporary)
             record = record._replace(mtime_ns=mtime_ns, is_ours=True, is_synced=False)
             for error in self.enter(dataset, {path: record}).values():
                 raise error
@@ -231,7 +267,7 @@ class Cache:
             except CacheError:
                 target.unlink()  # two came at the same time: neither may stand for the other
                 raise
-            self.note_unsynced(dataset, {path: mtime_ns})
+            self.note_moved(dataset, {path: record})
         return target
 
     def note_unsynced(self, dataset: str, mtimes_ns: Mapping[str, int]) -> None:
@@ -334,66 +370,3 @@ class Cache:
                 if not parts.is_gone:
                     parts.ledger.mark_synced((dataset, path, mtime_ns) for path, mtime_ns in files.items())
             parts.forget_synced()
-
-
-class Parts:
-    """What one process has open of a cache.
-
-    Attributes:
-        ledger: The ledger.
-        workshop: The downloads under way.
-        sync_lock: Held while files are brought to the disk.
-        room_lock: Held while files are removed that are in the way of others.
-        is_syncing: Whether a thread is about to do that.
-        is_closed: Whether there is nothing open any more.
-        is_gone: Whether somebody has removed the folder.
-    """
-
-    def __init__(self, ledger: Ledger, workshop: Workshop) -> None:
-        self.ledger = ledger
-        self.workshop = workshop
-        self.sync_lock = threading.Lock()
-        self.room_lock = threading.Lock()
-        self.is_syncing = False
-        self.is_closed = False
-        self.is_gone = False
-        self._unsynced: dict[str, dict[str, int]] = {}
-        self._in_sync: dict[str, dict[str, int]] = {}
-        self._lock = threading.Lock()
-        self._synced_at = time.monotonic()
-
-    def is_trusted(self, dataset: str, path: str, record: Record, status: os.stat_result) -> bool:
-        """Tell whether a file is as this record says, and on the disk or published by this very process."""
-        if record.mtime_ns != status.st_mtime_ns or record.size != status.st_size or not record.digest:
-            return False
-        return record.is_synced or any(
-            files.get(dataset, {}).get(path) == record.mtime_ns for files in (self._unsynced, self._in_sync)
-        )
-
-    def note_unsynced(self, dataset: str, mtimes_ns: Mapping[str, int]) -> None:
-        """Note files that have their names."""
-        with self._lock:
-            self._unsynced.setdefault(dataset, {}).update(mtimes_ns)
-
-    def is_sync_due(self) -> bool:
-        """Tell whether the last sync is long ago."""
-        return time.monotonic() - self._synced_at > SYNC_AFTER_S
-
-    def begin_sync(self) -> bool:
-        """Tell whether there is something to sync, and nobody about to."""
-        with self._lock:
-            is_wanted = bool(self._unsynced) and not self.is_syncing
-            self.is_syncing = self.is_syncing or is_wanted
-            return is_wanted
-
-    def take_unsynced(self) -> dict[str, dict[str, int]]:
-        """Return what is to be synced, by dataset and path; it stays trusted until `forget_synced`."""
-        with self._lock:
-            self._in_sync, self._unsynced = self._unsynced, {}
-            return self._in_sync
-
-    def forget_synced(self) -> None:
-        """Note that the ledger vouches for what was taken."""
-        with self._lock:
-            self._in_sync = {}
-            self._synced_at = time.monotonic()

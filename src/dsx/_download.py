@@ -45,6 +45,7 @@ class Downloads:
         """
         dataset, path, entry, _ = wanted
         target = self._cache.target(dataset, path)
+        self._cache.hold(dataset, path)
         record = self._cache.find(dataset, path, is_doubted=is_doubted)
         if record is not None and entry is not None and record.is_entry(entry):
             watch.on_bytes(record.size)
@@ -54,6 +55,8 @@ class Downloads:
                 if target.is_file() and self._adopt(wanted, target):
                     return target
                 self._cache.check_free(dataset, path)
+        if entry is not None:
+            self._cache.check_fits(entry.size, wanted.name)
         try:
             return self._fetch(wanted, record, watch)
         except (HubUnreachableError, HubTimeoutError) as error:
@@ -64,6 +67,7 @@ class Downloads:
 
     def find(self, wanted: Wanted) -> Path | None:
         """Return where an entry lies, if the cache has the very one that a manifest names."""
+        self._cache.hold(wanted.dataset, wanted.path)
         is_there = wanted.entry is not None and self.has(wanted.dataset, wanted.entry)
         return self._cache.target(wanted.dataset, wanted.path) if is_there else None
 

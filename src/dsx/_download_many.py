@@ -130,8 +130,11 @@ class Gathering:
 
         Raises:
             DownloadError: Some entries failed; the others are in the folder.
-            CacheError: The folder cannot be used.
+            CacheError: The folder cannot be used, or its limit is too small for all of them.
         """
+        dataset = self._selection.dataset
+        self._cache.check_fits(self._selection.total_bytes, f"what is wanted of dataset {shown(dataset)}")
+        self._cache.hold(dataset)
         crews = (self._careful, self._long)
         with Progress(f"downloading {self._selection.dataset}", self._selection.total_bytes) as self._progress:
             try:
@@ -146,6 +149,7 @@ class Gathering:
                 raise
             finally:
                 self._cache.keep_published()
+        self._cache.hold(dataset)
         self._cache.sync_later()
         if self._failures:
             raise self._describe_failures()
@@ -257,6 +261,7 @@ class Gathering:
         group, self._group, self._group_bytes = self._group, [], 0
         if not group:
             return
+        self._cache.hold(self._selection.dataset)
         published = self._publisher.publish(group)
         self._note_placed(published.placed)
         for entry in published.unclear:

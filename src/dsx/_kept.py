@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dsx._ahead import Bring, Collector
 from dsx._batch import Outlet, Result
 from dsx._cache import Cache
 from dsx._inventory import Inventory
 from dsx._publishing import Arrival, Publisher
+from dsx._quota import SPARE_PART, note_use
 from dsx._reads import Read
 from dsx._transport import Answer
-from dsx.errors import CacheError
+from dsx.errors import CacheError, DsxError
 from dsx.protocol.digests import head_hash
 from dsx.protocol.text import shown
 
@@ -56,6 +59,7 @@ class Keeper:
         """Return the bytes of an entry that the cache has; from the hub if it has it no longer."""
         try:
             with open(self._prefix + read.path, "rb", buffering=0) as file:
+                note_use(file.fileno(), os.fstat(file.fileno()))
                 data = file.read()
         except OSError:
             data = b""
@@ -78,10 +82,12 @@ class Keeper:
         if self._is_off or not arrivals:
             return
         with self._lock:
+            failures: list[DsxError] = []
             try:
-                failures = list(self._publisher.publish(arrivals).failures.values())
+                for group in self._group(arrivals):
+                    failures.extend(self._publisher.publish(group).failures.values())
             except CacheError as error:
-                failures = [error]
+                failures.append(error)
             if failures and not self._is_off:
                 self._is_off = True
                 log.warning(
@@ -89,6 +95,20 @@ class Keeper:
                     shown(self._dataset),
                     failures[0],
                 )
+
+    def _group(self, arrivals: Sequence[Arrival]) -> Iterator[list[Arrival]]:
+        """Yield arrivals in groups that are small beside the limit of the cache: what one needs can make room."""
+        limit = self._cache.limit_bytes
+        most = math.inf if limit is None else limit // SPARE_PART
+        group: list[Arrival] = []
+        count = 0
+        for arrival in arrivals:
+            if group and count + len(arrival.data) > most:
+                yield group
+                group, count = [], 0
+            group.append(arrival)
+            count += len(arrival.data)
+        yield group
 
 
 class _Merge:

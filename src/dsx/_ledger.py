@@ -10,43 +10,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
 import sqlite3
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from dsx._disk import is_network_disk
+from dsx._ledger_file import connect, connect_sound, transact
 from dsx._process import before_fork, quiet
 from dsx.manifest import ManifestEntry
 from dsx.protocol.paths import fold_path
 
 log = logging.getLogger("dsx")
 
-BUSY_TIMEOUT_S = 10.0
 USER_VERSION = 1
 QUERY_PATHS = 500
 """How many paths one query asks for; SQLite allows 999 parameters where it is old."""
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS files (
-    dataset   TEXT    NOT NULL,
-    path      TEXT    NOT NULL,
-    fold      TEXT    NOT NULL,
-    size      INTEGER NOT NULL,
-    mtime_ns  INTEGER NOT NULL,
-    head_hash TEXT    NOT NULL,
-    digest    TEXT    NOT NULL,
-    hub_mtime_ns INTEGER,
-    etag      TEXT    NOT NULL,
-    is_ours   INTEGER NOT NULL,
-    is_synced INTEGER NOT NULL,
-    PRIMARY KEY (dataset, path)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS files_by_fold ON files (dataset, fold);
-"""
 
 _RECORDS = (
     "SELECT path, size, mtime_ns, head_hash, digest, hub_mtime_ns, etag, is_ours, is_synced FROM files WHERE path"
@@ -101,6 +81,18 @@ UNVERIFIED = Record(-1, 0, "", "", None, "", is_ours=True, is_synced=False)
 """A file that a cached manifest names, of which nothing else is known."""
 
 
+class OverLimitError(Exception):
+    """Records were not entered, because the files that the SDK has published would be more than they may.
+
+    Attributes:
+        excess: By how many bytes.
+    """
+
+    def __init__(self, excess: int) -> None:
+        super().__init__(excess)
+        self.excess = excess
+
+
 class Ledger:
     """The records of one cache folder, for one process. Threads may share it.
 
@@ -138,7 +130,9 @@ class Ledger:
         """Write one record over what was known."""
         self._run(lambda db: _put(db, [(dataset, path, record)]))
 
-    def enter(self, dataset: str, records: Mapping[str, Record], *, is_shared: bool) -> dict[str, str]:
+    def enter(
+        self, dataset: str, records: Mapping[str, Record], *, is_shared: bool, limit: int | None = None
+    ) -> dict[str, str]:
         """Write the records of files that are about to get their names, in one transaction.
 
         Args:
@@ -146,11 +140,13 @@ class Ledger:
             records: What is known of each, by path.
             is_shared: Whether files of other datasets may have the same names. Of two that are written at the same time
                 only one gets it.
+            limit: How many bytes all files that the SDK published may have with these; None for any number.
 
         Returns:
             The paths that another dataset has, with its name; their records were not written.
 
         Raises:
+            OverLimitError: They would have more; no record was written.
             OSError: The disk is full; what only memory knows would be somebody else's the next time.
         """
         if self.is_full:  # there may be room again
@@ -163,6 +159,8 @@ class Ledger:
             for other in _list_others(db, dataset) if is_shared else ():
                 taken |= {path: other for path, is_ours in _select(db, _OWNERS, other, list(records)) if is_ours}
             _put(db, ((dataset, path, record) for path, record in records.items() if path not in taken))
+            if limit is not None and (excess := _count_bytes(db) - limit) > 0:
+                raise OverLimitError(excess)
             return taken
 
         taken = self._run(work)
@@ -234,6 +232,45 @@ class Ledger:
         """Write records of which nothing better is known."""
         self._run(lambda db: _put(db, rows, verb="INSERT OR IGNORE"))
 
+    def count_bytes(self) -> int:
+        """Return how many bytes the entries have that the SDK published, of all datasets."""
+        return self._run(_count_bytes)
+
+    def list_some_ours(self, after: tuple[str, str], count: int) -> list[tuple[str, str, int, int]]:
+        """Return dataset, path, size and local mtime, ns, of the next ``count`` published entries, in order."""
+        sql = (
+            "SELECT dataset, path, size, mtime_ns FROM files"
+            " WHERE (dataset, path) > (?, ?) AND dataset != '' AND is_ours ORDER BY dataset, path LIMIT ?"
+        )
+        return self._run(lambda db: db.execute(sql, (*after, count)).fetchall())
+
+    def doubt(self, files: Iterable[tuple[str, str, int]]) -> None:
+        """Vouch no longer for the published files ``(dataset, path, mtime_ns)``."""
+        rows = list(files)
+        sql = "UPDATE files SET digest = '' WHERE dataset = ? AND path = ? AND mtime_ns = ? AND is_ours"
+        self._run(lambda db: db.executemany(sql, rows))
+
+    def remove_doubted(
+        self, files: Sequence[tuple[str, str, int]], remove: Callable[[str, str, int], bool]
+    ) -> list[tuple[str, str, int]]:
+        """Have files removed and drop their records, while nobody can enter one of them.
+
+        Args:
+            files: ``(dataset, path, mtime_ns)`` of each.
+            remove: Removes one that is still doubted, and tells whether it did.
+
+        Returns those that are gone.
+        """
+        still = "SELECT 1 FROM files WHERE dataset = ? AND path = ? AND mtime_ns = ? AND is_ours AND digest = ''"
+
+        def work(db: sqlite3.Connection) -> list[tuple[str, str, int]]:
+            db.execute("BEGIN IMMEDIATE")
+            gone = [file for file in files if db.execute(still, file).fetchone() and remove(*file)]
+            db.executemany("DELETE FROM files WHERE dataset = ? AND path = ? AND mtime_ns = ?", gone)
+            return gone
+
+        return self._run(work)
+
     def list_ours_below(self, dataset: str, folder: str) -> list[str]:
         """Return the paths of the files that the SDK published in a folder of ``dataset``, at any depth."""
         sql = "SELECT path FROM files WHERE dataset = ? AND path > ? AND path < ? AND is_ours ORDER BY path"
@@ -268,11 +305,11 @@ class Ledger:
         """Do ``work`` in one transaction; a ledger that fails is replaced, and the work done again."""
         with quiet:
             try:
-                return _transact(self._db(), work)
+                return transact(self._db(), work)
             except sqlite3.Error as error:
                 self.close()
                 self._kept = self._recover(error)
-                return _transact(self._kept, work)
+                return transact(self._kept, work)
 
     def _db(self) -> sqlite3.Connection:
         if self._kept is None:
@@ -283,7 +320,7 @@ class Ledger:
         if is_network_disk(self._file.parent):
             return self._open_in_memory("it is on a network disk")
         try:
-            db = _connect(self._file)
+            db = connect(self._file)
             if db.execute("PRAGMA user_version").fetchone()[0] == 0:
                 self._seed(db)
                 db.execute(f"PRAGMA user_version = {USER_VERSION}")
@@ -297,7 +334,7 @@ class Ledger:
             self.is_full = getattr(error, "sqlite_errorcode", None) in _NO_ROOM
             return self._open_in_memory(str(error))
         try:
-            return _connect_sound(self._file)  # another process may have mended it meanwhile
+            return connect_sound(self._file)  # another process may have mended it meanwhile
         except sqlite3.Error:
             pass
         try:
@@ -306,7 +343,7 @@ class Ledger:
                 if damaged.exists():
                     damaged.replace(self._file.with_name(f"ledger.damaged{suffix}"))
             log.warning("the cache's ledger %s was damaged (%s); its files are verified again", self._file, error)
-            db = _connect(self._file)
+            db = connect(self._file)
             self._seed(db)
             db.execute(f"PRAGMA user_version = {USER_VERSION}")
         except (OSError, sqlite3.Error) as again:
@@ -316,7 +353,7 @@ class Ledger:
     def _open_in_memory(self, reason: str) -> sqlite3.Connection:
         log.warning("the cache's ledger %s cannot be used (%s); files are verified when asked for", self._file, reason)
         self.is_in_memory = True
-        db = _connect(":memory:")
+        db = connect(":memory:")
         self._seed(db)
         return db
 
@@ -333,43 +370,15 @@ def _rest_all() -> None:
 before_fork.append(_rest_all)
 
 
-def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Do ``work`` in one transaction; while another process holds the file, try again."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            with db:
-                return work(db)
-        except sqlite3.OperationalError as error:
-            # Some steps of SQLite, like the change to WAL, do not wait as long as the timeout says.
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(random.uniform(0.001, 0.05))  # noqa: S311 -- jitter
-
-
-def _connect(file: Path | str) -> sqlite3.Connection:
-    # check_same_thread: the lock `quiet` keeps threads apart.
-    db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
-    try:
-        return _transact(db, _prepare)
-    except sqlite3.Error:
-        db.close()
-        raise
-
-
-def _prepare(db: sqlite3.Connection) -> sqlite3.Connection:
-    if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last records; their files are verified
-    db.executescript(_TABLES)
-    return db
-
-
 def _select(db: sqlite3.Connection, what: str, dataset: str, values: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of ``dataset`` for many values."""
     for start in range(0, len(values), QUERY_PATHS):
         some = values[start : start + QUERY_PATHS]
         yield from db.execute(f"{what} IN ({', '.join('?' * len(some))}) AND dataset = ?", (*some, dataset))
+
+
+def _count_bytes(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT bytes FROM totals").fetchone()[0])
 
 
 def _list_others(db: sqlite3.Connection, dataset: str) -> list[str]:
@@ -379,15 +388,6 @@ def _list_others(db: sqlite3.Connection, dataset: str) -> list[str]:
     while (last := db.execute("SELECT min(dataset) FROM files WHERE dataset > ?", (last,)).fetchone()[0]) is not None:
         found.append(last)
     return [name for name in found if name != dataset]
-
-
-def _connect_sound(file: Path) -> sqlite3.Connection:
-    db = _connect(file)
-    said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if said != "ok":
-        db.close()
-        raise sqlite3.DatabaseError(said)
-    return db
 
 
 def _put(db: sqlite3.Connection, rows: Iterable[tuple[str, str, Record]], *, verb: str = "INSERT OR REPLACE") -> None:

@@ -156,22 +156,22 @@ class Publisher:
             published.failures.update(cache.enter(dataset, records))
         except OSError as error:  # the ledger finds no room: nothing may get a name that it does not know
             published.failures.update({path: self._word(error, path) for path in records})
-        moved: dict[str, int] = {}
+        moved: dict[str, Record] = {}
         entries: list[ManifestEntry] = []
         gone: set[str] = set()
         try:
-            for name, arrival, mtime_ns in temporaries:
+            for name, arrival, _ in temporaries:
                 path = arrival.entry.path
                 if path in published.failures or not self._rename(name, prefix + path):
                     if path not in published.failures:
                         published.unclear.append(arrival.entry)
                 else:
                     gone.add(name)
-                    moved[path] = mtime_ns
+                    moved[path] = records[path]
                     entries.append(arrival.entry)
             names[:] = [name for name in names if name not in gone]
         finally:
-            cache.note_unsynced(dataset, moved)
+            cache.note_moved(dataset, moved)
         taken_back = self._take_back_folded(moved)
         for entry in entries:
             (published.unclear if entry.path in taken_back else published.placed).append(entry)
@@ -193,7 +193,7 @@ class Publisher:
             return False
         return True
 
-    def _take_back_folded(self, moved: dict[str, int]) -> set[str]:
+    def _take_back_folded(self, moved: dict[str, Record]) -> set[str]:
         """Take back those that the file system took for another: two that came at the same time."""
         taken_back = set()
         for path, other in self._cache.ledger.list_folded(self._dataset, moved):

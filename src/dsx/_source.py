@@ -148,7 +148,12 @@ class SampleSource:
         from_hub = bring_from_hub(self._access.batches, self._origin)
         if not self._is_kept:
             return from_hub
-        return Keeper(self._access.folders.find("stream"), self.choice.dataset, from_hub).bring
+        cache = self._access.folders.find("stream")
+        if cache.limit_bytes is not None:
+            cache.check_fits(
+                max(self.list_sizes(), default=0), f"the largest file of dataset {shown(self.choice.dataset)}"
+            )
+        return Keeper(cache, self.choice.dataset, from_hub).bring
 
     def __getstate__(self) -> tuple[Access, Choice, Manifest, bool]:
         return self._access, self.choice, self._manifest, self._is_kept

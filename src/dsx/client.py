@@ -23,7 +23,7 @@ from dsx._selecting import Options, Verify, hold_list
 from dsx._single import SingleReads
 from dsx._source import SampleSource
 from dsx._state import Choice
-from dsx.config import resolve_address
+from dsx.config import resolve_address, resolve_cache_limit
 from dsx.errors import HubError, InvalidRequestError
 from dsx.manifest import Manifest
 from dsx.order import Remainder
@@ -48,6 +48,8 @@ class DatasetHubClient:
         api_key: The hub's key; left out, the variable ``DSX_API_KEY`` says it.
         cache_dir: Folder for downloaded files and manifests; None to keep nothing on disk.
         readahead: Whether calls of `get_file_bytes` and `get_file` that follow a manifest are served ahead.
+        cache_limit_bytes: How many bytes the files in the cache may have together; what was not used for longest makes
+            room, but nothing handed out within ten minutes. Left out, ``DSX_CACHE_LIMIT`` says it, else there is none.
 
     Raises:
         InvalidRequestError: The address or the key is missing or cannot be right.
@@ -60,11 +62,13 @@ class DatasetHubClient:
         cache_dir: str | os.PathLike[str] | None = "./cache",
         *,
         readahead: bool = True,
+        cache_limit_bytes: int | None = None,
     ) -> None:
         address = resolve_address(base_url, api_key)
         if cache_dir == "":
             raise InvalidRequestError("cache_dir is empty; name a folder, or pass None to keep nothing on disk")
-        self._access = Access(address, None if cache_dir is None else Path(cache_dir).expanduser())
+        folder = None if cache_dir is None else Path(cache_dir).expanduser()
+        self._access = Access(address, folder, resolve_cache_limit(cache_limit_bytes))
         self._transport = self._access.transport
         self._manifests = self._access.manifests
         self._batches = self._access.batches
@@ -386,5 +390,6 @@ class DatasetHubClient:
         return f"DatasetHubClient(base_url={self._access.address.url!r}, cache_dir={cache_dir!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = type(self) if self._singles.reads_ahead else functools.partial(type(self), readahead=False)
-        return make, (self._access.address.url, self._access.address.api_key, self._access.cache_dir)
+        access, limit = self._access, self._access.cache_limit_bytes
+        make = functools.partial(type(self), readahead=self._singles.reads_ahead, cache_limit_bytes=limit)
+        return make, (access.address.url, access.address.api_key, access.cache_dir)

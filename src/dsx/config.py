@@ -6,7 +6,9 @@ This is the only module of the SDK that reads the environment, and it does so wh
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from urllib.parse import urlsplit
 
 from dsx.errors import InvalidRequestError
@@ -44,6 +46,34 @@ def resolve_address(base_url: str | None, api_key: str | None) -> HubAddress:
             "api_key must be printable ASCII without spaces around it, as the hub's DSX_API_KEY is"
         )
     return HubAddress(_check_url(url.strip()), key)
+
+
+def resolve_cache_limit(limit_bytes: int | None) -> int | None:
+    """Return how many bytes the entries in a cache may have: the argument, else ``DSX_CACHE_LIMIT``, else any number.
+
+    Raises:
+        InvalidRequestError: It is no such number.
+    """
+    if limit_bytes is None:
+        said = os.environ.get("DSX_CACHE_LIMIT", "").strip()
+        return parse_bytes(said, "DSX_CACHE_LIMIT") if said else None
+    if isinstance(limit_bytes, bool) or not isinstance(limit_bytes, int) or limit_bytes < 0:
+        raise InvalidRequestError("cache_limit_bytes must be a whole number of bytes, like 50_000_000_000")
+    return limit_bytes
+
+
+def parse_bytes(text: str, name: str) -> int:
+    """Read a number of bytes as people write it: ``50GB`` is 50 x 10^9, ``50GiB`` 50 x 2^30, a bare number bytes.
+
+    Raises:
+        InvalidRequestError: It is no such number; the message begins with ``name``.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([kmgt])(i?))?b?", text.strip(), re.IGNORECASE | re.ASCII)
+    if match is None:
+        raise InvalidRequestError(f"{name} must be a number of bytes, like 50GB, 500MB or 20GiB")
+    number, unit, binary = match.groups()
+    power = 0 if unit is None else "kmgt".index(unit.lower()) + 1
+    return int(Fraction(number) * (1024 if binary else 1000) ** power)
 
 
 def _check_url(url: str) -> str:

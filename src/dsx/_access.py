@@ -9,6 +9,7 @@ from dsx._batch import Batches
 from dsx._cache import Cache
 from dsx._folders import Folders
 from dsx._manifests import Manifests
+from dsx._offline import CacheOnly
 from dsx._transport import Transport
 from dsx.config import HubAddress
 
@@ -30,6 +31,8 @@ class Access:
         self.cache = None if cache_dir is None else Cache(cache_dir, limit_bytes=cache_limit_bytes)
         self.manifests = Manifests(self.transport, self.cache)
         self.batches = Batches(self.transport)
+        if address.is_offline:
+            self.batches.stand_in = CacheOnly(self.cache).bring
         self.folders = Folders(self.cache)
 
     def close(self) -> None:

@@ -78,6 +78,7 @@ class Batches:
         most_entries: How many entries it takes in one.
         parallel: How many requests it takes at once: one less for every time that it was too busy, `RECOVERY` more for
             every one that it answered to its end.
+        stand_in: Brings reads in the hub's place; None to ask the hub.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -85,6 +86,7 @@ class Batches:
         self.are_known = True
         self.most_entries = MOST_ENTRIES
         self.parallel: float = PARALLEL
+        self.stand_in: Callable[[Origin, Sequence[Read], Outlet, threading.Event], None] | None = None
 
     def ask(
         self, origin: Origin, reads: Sequence[Read], watch: Callable[[Answer], object]

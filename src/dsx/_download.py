@@ -11,11 +11,12 @@ from dsx._digests import read_digest
 from dsx._disk import cache_errors, hash_file
 from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry
 from dsx._ledger import Record
+from dsx._offline import word_missing
 from dsx._partials import Partial
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import Transport
 from dsx._wanted import State, Wanted
-from dsx.errors import DsxError, HubTimeoutError, HubUnreachableError
+from dsx.errors import DsxError, HubTimeoutError, HubUnreachableError, OfflineError
 from dsx.manifest import ManifestEntry
 from dsx.protocol.digests import HEAD_BYTES, head_hash
 
@@ -59,6 +60,10 @@ class Downloads:
             self._cache.check_fits(entry.size, wanted.name)
         try:
             return self._fetch(wanted, record, watch)
+        except OfflineError:
+            if record is None or entry is not None:
+                raise word_missing(wanted.name) from None
+            return target
         except (HubUnreachableError, HubTimeoutError) as error:
             if record is None or entry is not None:
                 raise
@@ -90,6 +95,8 @@ class Downloads:
 
     def is_hub_gone(self, error: DsxError) -> bool:
         """Tell whether ``error``, of one entry, is one of the hub: it does not even say that it is there."""
+        if isinstance(error, OfflineError):
+            return False  # which another entry, that the cache has, need not meet
         if not isinstance(error, (HubUnreachableError, HubTimeoutError)):
             return False
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dsx._cache import Cache
 from dsx._manifest_files import format_columns_file, format_rows_file, read_columns_file, read_rows_file
+from dsx._offline import word_missing
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import check_revision, naming_revisions
 from dsx._scan import run_through_scan
@@ -66,6 +67,10 @@ class Manifests:
             DsxError: The hub refused, or there is neither hub nor cached manifest.
         """
         known = self._known.get(check_dataset(dataset)) or self._load(dataset)
+        if self._transport.is_offline:
+            if known is None:
+                raise word_missing(f"the manifest of dataset {shown(dataset)}")
+            return known[1]
         try:
             body, came = self._request(dataset, known[0] if known else "", is_known=known is not None)
         except (HubUnreachableError, HubTimeoutError) as error:
@@ -92,6 +97,8 @@ class Manifests:
         """
         key = check_dataset(dataset), check_revision(dataset, revision)
         manifest = self._pinned.get(key) or self._load_pinned(dataset, revision)
+        if manifest is None and self._transport.is_offline:
+            raise word_missing(f"the manifest of revision {revision} of dataset {shown(dataset)}")
         if manifest is None:
             with naming_revisions(dataset, revision):
                 body, manifest = self._request(dataset, "", revision=revision)
@@ -104,6 +111,13 @@ class Manifests:
             self._pinned.pop(next(iter(self._pinned)), None)
         self._pinned[key] = manifest
         return manifest
+
+    def list_cached(self) -> list[str]:
+        """Return the names of the datasets whose manifest is in the cache, sorted."""
+        if self._cache is None:
+            return []
+        names = {file.stem for file in self._cache.manifests.glob("*.json") if "@" not in file.stem}
+        return sorted(names)
 
     def forget(self, dataset: str | None) -> None:
         """Forget the manifests of one dataset, or all."""

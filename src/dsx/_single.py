@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dsx._ahead import iter_bytes
 from dsx._batch import Batches
 from dsx._download import Downloads
 from dsx._fetch import fetch_entry
@@ -11,6 +12,7 @@ from dsx._folders import Folders
 from dsx._manifests import Manifests
 from dsx._process import PerProcess
 from dsx._readahead import ReadAhead
+from dsx._reads import Origin, Read
 from dsx._sinks import MemorySink
 from dsx._wanted import Wanted
 from dsx.errors import EntryNotFoundError
@@ -31,6 +33,7 @@ class SingleReads:
 
     def __init__(self, batches: Batches, manifests: Manifests, folders: Folders, *, reads_ahead: bool) -> None:
         self._transport = batches.transport
+        self._batches = batches
         self._manifests = manifests
         self._folders = folders
         self.reads_ahead = reads_ahead
@@ -39,6 +42,9 @@ class SingleReads:
     def get_bytes(self, dataset: str, path: str, revision: str | None) -> bytes:
         """Return the bytes of an entry; see `DatasetHubClient.get_file_bytes`."""
         manifest = self._find_manifest(dataset, revision)
+        if self._transport.is_offline:
+            read = Read(path, None, _name_entry(dataset, path, manifest, revision).entry)
+            return next(iter_bytes(self._batches, Origin(dataset), iter([read]), skips=False))[1]
         if manifest is not None and self.reads_ahead:
             data = self._ahead.get().take(dataset, path, manifest)
             if data is not None:

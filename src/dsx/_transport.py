@@ -9,7 +9,7 @@ import errno
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
 import urllib3
@@ -33,6 +33,7 @@ from dsx.errors import (
     IntegrityError,
     InvalidRequestError,
     NotFoundError,
+    OfflineError,
     UnreadableError,
 )
 from dsx.protocol.text import printable
@@ -105,6 +106,11 @@ class Transport:
         return self._address.url
 
     @property
+    def is_offline(self) -> bool:
+        """Whether the hub must not be asked for anything."""
+        return self._address.is_offline
+
+    @property
     def link(self) -> Link:
         """What the transfers of long entries have in flight."""
         return self._links.get()
@@ -131,6 +137,8 @@ class Transport:
         Raises:
             DsxError: What the hub's error answer, or its absence, stands for.
         """
+        if self.is_offline:
+            raise OfflineError(f"DSX_OFFLINE is set, so that the hub is not asked for {unquote(path)}")
         try:
             seconds = READ_TIMEOUT_S if timeout_s is None else timeout_s
             response = self._ways.get().send(method, path, headers=headers or {}, body=body, timeout_s=seconds)

@@ -78,6 +78,8 @@ class DatasetHubClient:
 
     def list_datasets(self) -> list[str]:
         """List the datasets that the hub has and this key may read, sorted by name."""
+        if self._transport.is_offline:
+            return self._manifests.list_cached()
         body = Patience(FIRST_CONTACT_S).run(
             lambda: self._transport.get_body("/datasets", timeout_s=DATASETS_TIMEOUT_S, limit=DATASETS_BYTES)
         )

@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 
 from dsx.errors import InvalidRequestError
 
+_SWITCHES = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+
+NO_HUB = "http://offline.invalid"
+"""Stands for the hub of a client that must not ask one and was told none; a name that no machine has (RFC 6761)."""
+
 
 @dataclass(frozen=True)
 class HubAddress:
@@ -21,18 +26,23 @@ class HubAddress:
     Attributes:
         url: Scheme, host, port and perhaps a path prefix; no slash at the end.
         api_key: The key; in no ``repr``.
+        is_offline: Whether it must not be asked for anything.
     """
 
     url: str
     api_key: str = field(repr=False)
+    is_offline: bool = False
 
 
 def resolve_address(base_url: str | None, api_key: str | None) -> HubAddress:
-    """Fill what was left out from the environment, and check both.
+    """Fill what was left out from the environment, and check both; with ``DSX_OFFLINE=1`` both may be missing.
 
     Raises:
         InvalidRequestError: One is missing or cannot be right; the message names it and never shows the key.
     """
+    if is_offline := _read_switch("DSX_OFFLINE"):
+        base_url = base_url or os.environ.get("DSX_URL") or NO_HUB
+        api_key = api_key or os.environ.get("DSX_API_KEY") or "none"
     url = base_url if base_url is not None else os.environ.get("DSX_URL")
     key = api_key if api_key is not None else os.environ.get("DSX_API_KEY")
     if not url:
@@ -45,7 +55,7 @@ def resolve_address(base_url: str | None, api_key: str | None) -> HubAddress:
         raise InvalidRequestError(
             "api_key must be printable ASCII without spaces around it, as the hub's DSX_API_KEY is"
         )
-    return HubAddress(_check_url(url.strip()), key)
+    return HubAddress(_check_url(url.strip()), key, is_offline)
 
 
 def resolve_cache_limit(limit_bytes: int | None) -> int | None:
@@ -74,6 +84,13 @@ def parse_bytes(text: str, name: str) -> int:
     number, unit, binary = match.groups()
     power = 0 if unit is None else "kmgt".index(unit.lower()) + 1
     return int(Fraction(number) * (1024 if binary else 1000) ** power)
+
+
+def _read_switch(name: str) -> bool:
+    said = os.environ.get(name, "").strip().lower()
+    if said not in _SWITCHES:
+        raise InvalidRequestError(f"{name} is 1 or 0, not {said!r}")
+    return _SWITCHES[said]
 
 
 def _check_url(url: str) -> str:

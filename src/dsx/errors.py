@@ -79,6 +79,12 @@ class HubUnavailableError(HubUnreachableError):
     """The hub answers, but cannot serve at the moment: it starts, stops or is busy."""
 
 
+class OfflineError(HubUnreachableError):
+    """``DSX_OFFLINE`` is set, and the cache does not have what was asked for."""
+
+    retryable = False
+
+
 class HubTimeoutError(DsxError, TimeoutError):
     """The hub stopped answering for longer than the timeout."""
 

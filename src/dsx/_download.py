@@ -11,7 +11,6 @@ from dsx._digests import read_digest
 from dsx._disk import cache_errors, hash_file
 from dsx._fetch import UNWATCHED, Fetched, Watch, fetch_entry
 from dsx._ledger import Record
-from dsx._offline import word_missing
 from dsx._partials import Partial
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._transport import Transport
@@ -62,7 +61,7 @@ class Downloads:
             return self._fetch(wanted, record, watch)
         except OfflineError:
             if record is None or entry is not None:
-                raise word_missing(wanted.name) from None
+                raise OfflineError.name(wanted.name) from None
             return target
         except (HubUnreachableError, HubTimeoutError) as error:
             if record is None or entry is not None:

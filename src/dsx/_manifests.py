@@ -9,12 +9,11 @@ from pathlib import Path
 
 from dsx._cache import Cache
 from dsx._manifest_files import format_columns_file, format_rows_file, read_columns_file, read_rows_file
-from dsx._offline import word_missing
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import check_revision, naming_revisions
 from dsx._scan import run_through_scan
 from dsx._transport import LARGE_BODY_BYTES, Body, Transport, quote_path
-from dsx.errors import CacheError, HubTimeoutError, HubUnreachableError, IntegrityError
+from dsx.errors import CacheError, HubTimeoutError, HubUnreachableError, IntegrityError, OfflineError
 from dsx.manifest import Manifest, parse_columns
 from dsx.protocol.paths import check_dataset
 from dsx.protocol.text import shown
@@ -69,7 +68,7 @@ class Manifests:
         known = self._known.get(check_dataset(dataset)) or self._load(dataset)
         if self._transport.is_offline:
             if known is None:
-                raise word_missing(f"the manifest of dataset {shown(dataset)}")
+                raise OfflineError.name(f"the manifest of dataset {shown(dataset)}")
             return known[1]
         try:
             body, came = self._request(dataset, known[0] if known else "", is_known=known is not None)
@@ -98,7 +97,7 @@ class Manifests:
         key = check_dataset(dataset), check_revision(dataset, revision)
         manifest = self._pinned.get(key) or self._load_pinned(dataset, revision)
         if manifest is None and self._transport.is_offline:
-            raise word_missing(f"the manifest of revision {revision} of dataset {shown(dataset)}")
+            raise OfflineError.name(f"the manifest of revision {revision} of dataset {shown(dataset)}")
         if manifest is None:
             with naming_revisions(dataset, revision):
                 body, manifest = self._request(dataset, "", revision=revision)

@@ -12,11 +12,6 @@ from dsx.errors import DsxError, OfflineError
 from dsx.protocol.text import shown
 
 
-def word_missing(what: str) -> OfflineError:
-    """Return the error for something that the cache does not have."""
-    return OfflineError(f"DSX_OFFLINE is set, and {what} is not in the cache; unset it to have the hub asked")
-
-
 class CacheOnly:
     """Brings reads from the cache. Threads may share it.
 
@@ -40,7 +35,7 @@ class CacheOnly:
         try:
             record = None if self._cache is None else self._cache.find(dataset, read.path)
             if self._cache is None or record is None or (read.entry is not None and not record.is_entry(read.entry)):
-                return word_missing(shown(f"{dataset}/{read.path}"))
+                return OfflineError.name(shown(f"{dataset}/{read.path}"))
             start, stop = read.span or (0, record.size)
             with open(self._cache.target(dataset, read.path), "rb") as file:
                 file.seek(start)
@@ -48,4 +43,4 @@ class CacheOnly:
         except DsxError as error:
             return error
         except OSError:  # gone since it was found
-            return word_missing(shown(f"{dataset}/{read.path}"))
+            return OfflineError.name(shown(f"{dataset}/{read.path}"))

@@ -84,6 +84,11 @@ class OfflineError(HubUnreachableError):
 
     retryable = False
 
+    @classmethod
+    def name(cls, what: str) -> OfflineError:
+        """Return the error that says that ``what`` is missing."""
+        return cls(f"DSX_OFFLINE is set, and {what} is not in the cache; unset it to have the hub asked")
+
 
 class HubTimeoutError(DsxError, TimeoutError):
     """The hub stopped answering for longer than the timeout."""

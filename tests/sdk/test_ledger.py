@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsx._ledger import UNVERIFIED, Ledger, Record, _prepare, is_network_disk
+from dsx._ledger import UNVERIFIED, Ledger, Record, is_network_disk
+from dsx._ledger_file import _prepare
 
 from .conftest import WAIT_S
 
@@ -59,7 +60,7 @@ def test_ledger_that_finds_no_room_enters_nothing_until_there_is_some(
     ledger.put("cats", "old", RECORD)
     ledger.rest()
     with monkeypatch.context() as patch:
-        patch.setattr("dsx._ledger._prepare", prepare_without_room)
+        patch.setattr("dsx._ledger_file._prepare", prepare_without_room)
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
                 ledger.enter("cats", {f"new{number}": RECORD for number in range(5000)}, is_shared=True)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dsx import DsxError, MissingExtraError, __version__
+from dsx.cli.cache import cache
 from dsx.cli.demo import run_demo
 
 INTERRUPTED = 130
@@ -42,3 +43,6 @@ def demo() -> None:
     nothing behind.
     """
     run_demo()
+
+
+dsx.add_command(cache)

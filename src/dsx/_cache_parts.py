@@ -45,11 +45,15 @@ class Parts:
 
     def is_trusted(self, dataset: str, path: str, record: Record, status: os.stat_result) -> bool:
         """Tell whether a file is as this record says, and on the disk or published by this very process."""
-        if record.mtime_ns != status.st_mtime_ns or record.size != status.st_size or not record.digest:
-            return False
-        return record.is_synced or any(
-            files.get(dataset, {}).get(path) == record.mtime_ns for files in (self._unsynced, self._in_sync)
-        )
+        is_same = record.mtime_ns == status.st_mtime_ns and record.size == status.st_size
+        return is_same and self.is_vouched(dataset, path, record)
+
+    def is_vouched(self, dataset: str, path: str, record: Record) -> bool:
+        """Tell whether a file that is as this record says was verified, and is on the disk or of this very process."""
+        return bool(record.digest) and (record.is_synced or self._has_published(dataset, path, record))
+
+    def _has_published(self, dataset: str, path: str, record: Record) -> bool:
+        return any(files.get(dataset, {}).get(path) == record.mtime_ns for files in (self._unsynced, self._in_sync))
 
     def note_unsynced(self, dataset: str, mtimes_ns: Mapping[str, int]) -> None:
         """Note files that have their names."""

@@ -20,6 +20,12 @@ from dsx._source import SampleSource
 from dsx.errors import DsxError
 from dsx.order import Order, Share
 
+ORDERED_AT_ONCE = 4096
+"""So many samples are brought into order together."""
+
+PIECES_KEPT = 2
+"""So many such pieces are remembered: that of the batches handed out, and that of those read ahead."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,6 +57,10 @@ class Plan:
     def _order(self) -> Order:
         return Order(self.share.length, seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
 
+    @cached_property
+    def _pieces(self) -> dict[int, list[int]]:
+        return {}
+
     @property
     def count(self) -> int:
         """How many batches there are."""
@@ -59,14 +69,23 @@ class Plan:
 
     def list_numbers(self, number: int) -> list[int]:
         """Return the numbers of the samples of one batch."""
-        return self._order.take(self.share.list_positions(number * self.size, (number + 1) * self.size))
+        together = max(1, ORDERED_AT_ONCE // self.size)  # a short piece of the order costs as much as a long one
+        piece, place = divmod(number, together)
+        numbers = self._pieces.get(piece)
+        if numbers is None:
+            while len(self._pieces) >= PIECES_KEPT:
+                self._pieces.pop(next(iter(self._pieces)), None)
+            start = piece * together * self.size
+            numbers = self._order.take(self.share.list_positions(start, start + together * self.size))
+            self._pieces[piece] = numbers
+        return numbers[place * self.size : (place + 1) * self.size]
 
     def __iter__(self) -> Iterator[PlannedBatch]:
         for number in range(self.count):
             yield PlannedBatch(self.list_numbers(number), self, number)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_order"}
+        return {name: value for name, value in vars(self).items() if name not in ("_order", "_pieces")}
 
 
 class PlannedBatch(list[int]):

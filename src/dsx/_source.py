@@ -12,6 +12,7 @@ from dsx._access import Access
 from dsx._ahead import Ahead, Bring, Collector, bring_from_hub
 from dsx._kept import Keeper
 from dsx._meter import Meter
+from dsx._placed import Nearby, Placed
 from dsx._reads import Origin, Read
 from dsx._state import Choice
 from dsx.errors import InvalidRequestError, RevisionNotFoundError
@@ -58,6 +59,7 @@ class SampleSource:
         self._access = access
         self._manifest = manifest
         self._is_kept = is_kept
+        self._placed = self._find_placed()
         self._bring = self._make_bring()
 
     @classmethod
@@ -122,16 +124,21 @@ class SampleSource:
         self._bring(list(self.plan(numbers)), collector, threading.Event())
         return [raise_error(result) for result in collector.results]
 
-    def read_ahead(self, numbers: Iterable[int], *, budget_bytes: int, meter: Meter) -> Ahead:
-        """Return what brings samples ahead of whoever takes them."""
-        return Ahead(
-            self._access.batches,
-            self._origin,
-            self.plan(numbers),
-            budget_bytes=budget_bytes,
-            bring=self._bring,
-            meter=meter,
-        )
+    def read_ahead(self, numbers: Iterable[int], *, budget_bytes: int, meter: Meter) -> Ahead | Nearby:
+        """Return what brings samples ahead of whoever takes them; nothing has to, where all are in the cache."""
+
+        def otherwise(numbers: Iterable[int]) -> Ahead:
+            origin, bring = self._origin, self._bring
+            reads = self.plan(numbers)
+            return Ahead(self._access.batches, origin, reads, budget_bytes=budget_bytes, bring=bring, meter=meter)
+
+        if self._placed is not None and self.is_nearby():
+            return Nearby(self._placed, self.rows, numbers, otherwise)
+        return otherwise(numbers)
+
+    def is_nearby(self) -> bool:
+        """Tell whether all samples are in the cache; processes that are forked afterwards need not ask."""
+        return self._placed is not None and self._placed.covers(self.rows)
 
     def plan(self, numbers: Iterable[int]) -> Iterator[Read]:
         """Return what is to be read of each sample, made as it is asked for."""
@@ -143,6 +150,11 @@ class SampleSource:
     @property
     def _origin(self) -> Origin:
         return Origin(self.choice.dataset, self.revision)
+
+    def _find_placed(self) -> Placed | None:
+        if not self._is_kept:
+            return None
+        return Placed(self._access.folders.find("stream"), self.choice.dataset, self._manifest)
 
     def _make_bring(self) -> Bring:
         from_hub = bring_from_hub(self._access.batches, self._origin)

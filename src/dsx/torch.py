@@ -233,6 +233,8 @@ class HubDataLoader(DataLoader[Any]):
         reads = self._hub_dataset._reads
         meter = self._meter = Meter()
         reads.begin(self._owner, meter)
+        if self.num_workers:
+            self._source.is_nearby()
         sent = self.batch_sampler.begin(plan)
         sizes = _SampleSizes(self._source, self.dataset)
         waited_s = 0.0

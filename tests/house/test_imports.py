@@ -57,7 +57,7 @@ DSX_TIERS = [
     {"dsx._manifests", "dsx._download", "dsx._cleaning", "dsx._batch", "dsx._folders"},
     {"dsx._pace", "dsx._offline", "dsx._inventory", "dsx._publishing", "dsx._mirror"},
     {"dsx._ahead", "dsx._readahead"},
-    {"dsx._download_many", "dsx._single", "dsx._access", "dsx._kept"},
+    {"dsx._download_many", "dsx._single", "dsx._access", "dsx._kept", "dsx._placed"},
     {"dsx._source"},
     {"dsx.stream"},
     {"dsx.client"},

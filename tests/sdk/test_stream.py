@@ -641,6 +641,7 @@ def test_file_that_vanishes_while_it_is_read_comes_from_the_hub(
 ) -> None:
     client = connect(cats.url)
     client.download_dataset(cats.name)
+    (cache_dir / cats.name / ROWS[3]).unlink()  # with all of them there, nobody asks which are
     checked = dsx._kept.Inventory.check
 
     def check(self: Any, entries: Any) -> Any:
@@ -651,6 +652,37 @@ def test_file_that_vanishes_while_it_is_read_comes_from_the_hub(
 
     monkeypatch.setattr(dsx._kept.Inventory, "check", check)
     assert rows(client.stream(cats.name, cache=True)) == list(range(COUNT))
+
+
+def test_files_that_change_in_the_middle_of_a_pass_come_from_the_hub(
+    cats: Dataset, connect: Connect, cache_dir: Any
+) -> None:
+    client = connect(cats.url)
+    client.download_dataset(cats.name)
+    made = client.stream(cats.name, shuffle=True, cache=True)
+    assert Counter(rows(made)) == Counter(range(COUNT))
+    order = Order(COUNT, epoch=1).take(range(COUNT))
+    came = {}
+    for number, sample in enumerate(made):
+        came[sample.path] = sample.data
+        if number == 10:
+            assert made.stats().requests == 0
+            folder = cache_dir / cats.name
+            (folder / ROWS[order[20]]).unlink()
+            (folder / ROWS[order[30]]).write_bytes(FILES[ROWS[order[30]]][:-1] + b"x")
+            (folder / ROWS[order[40]]).write_bytes(b"")
+            target = folder / ROWS[order[50]]
+            target.unlink()
+            target.symlink_to(folder / ROWS[order[60]])
+    assert came == FILES
+
+
+def test_files_that_were_changed_between_passes_are_seen(cats: Dataset, connect: Connect, cache_dir: Any) -> None:
+    made = connect(cats.url).stream(cats.name, cache=True)
+    for number in range(3):
+        assert {sample.path: sample.data for sample in made} == FILES
+        (cache_dir / cats.name / ROWS[number]).write_bytes(b"x" * len(FILES[ROWS[number]]))
+    assert {sample.path: sample.data for sample in made} == FILES
 
 
 def test_cache_that_takes_nothing_is_said_and_no_reason_to_stop(

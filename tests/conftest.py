@@ -26,6 +26,9 @@ settings.register_profile("dsx-ci", settings.get_profile("dsx"), derandomize=Tru
 settings.load_profile("dsx-ci" if os.environ.get("CI") else "dsx")
 
 
+os.environ["DSX_CONFIG_DIR"] = str(Path(__file__).parent / "no-such-folder")  # no login of whoever runs the tests
+
+
 class HubProcess:
     """``python server/server.py`` in its own process, listening on a port that the system chose."""
 

@@ -1,4 +1,4 @@
-"""Where the hub is and which key opens it: arguments, else ``DSX_URL`` and ``DSX_API_KEY``.
+"""Where the hub is and which key opens it: arguments, else ``DSX_URL`` and ``DSX_API_KEY``, else the login.
 
 This is the only module of the SDK that reads the environment, and it does so when a client is made.
 """
@@ -9,8 +9,10 @@ import os
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from dsx._logins import Login, find_config_folder, read_logins
 from dsx.errors import InvalidRequestError
 
 _SWITCHES = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
@@ -35,27 +37,71 @@ class HubAddress:
 
 
 def resolve_address(base_url: str | None, api_key: str | None) -> HubAddress:
-    """Fill what was left out from the environment, and check both; with ``DSX_OFFLINE=1`` both may be missing.
+    """Fill what was left out from the environment, else from the logins, and check both.
+
+    The key of a login is used with the URL of that login only. With ``DSX_OFFLINE=1`` both may be missing.
 
     Raises:
         InvalidRequestError: One is missing or cannot be right; the message names it and never shows the key.
     """
-    if is_offline := _read_switch("DSX_OFFLINE"):
-        base_url = base_url or os.environ.get("DSX_URL") or NO_HUB
-        api_key = api_key or os.environ.get("DSX_API_KEY") or "none"
+    is_offline = _read_switch("DSX_OFFLINE")
     url = base_url if base_url is not None else os.environ.get("DSX_URL")
     key = api_key if api_key is not None else os.environ.get("DSX_API_KEY")
-    if not url:
-        raise InvalidRequestError("no hub given: pass base_url='http://<hub>:8000' or set the variable DSX_URL")
-    if not isinstance(url, str):
+    if url is not None and not isinstance(url, str):
         raise InvalidRequestError("base_url must be text, like 'http://192.168.1.5:8000'")
+    url = _check_url(url.strip()) if url else None
+    if not url or not key:
+        login = _find_login(url)
+        if login is not None:
+            url, key = url or login.url, key or login.api_key
+    if is_offline:
+        url, key = url or NO_HUB, key or "none"
+    if not url:
+        raise InvalidRequestError(
+            "no hub given: pass base_url='http://<hub>:8000', set the variable DSX_URL, or run: dsx login http://<hub>:8000"
+        )
     if not key:
-        raise InvalidRequestError("no API key given: pass api_key=... or set the variable DSX_API_KEY to the hub's key")
+        raise InvalidRequestError(
+            "no API key given: pass api_key=..., set the variable DSX_API_KEY to the hub's key, or run: dsx login "
+            f"{url}"
+        )
+    return HubAddress(url, check_key(key), is_offline)
+
+
+def check_key(key: str) -> str:
+    """Return a key that can be one.
+
+    Raises:
+        InvalidRequestError: It cannot; the message does not show it.
+    """
     if not (isinstance(key, str) and key.isascii() and key.isprintable() and key == key.strip()):
         raise InvalidRequestError(
             "api_key must be printable ASCII without spaces around it, as the hub's DSX_API_KEY is"
         )
-    return HubAddress(_check_url(url.strip()), key, is_offline)
+    return key
+
+
+def resolve_url(url: str) -> str:
+    """Return the base URL of a hub as it is kept, without a slash at the end.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    return _check_url(url.strip())
+
+
+def get_config_folder() -> Path:
+    """Return the folder with the logins: ``DSX_CONFIG_DIR``, else where this system keeps a user's settings."""
+    env = os.environ
+    return find_config_folder(env.get("DSX_CONFIG_DIR"), env.get("APPDATA"), env.get("XDG_CONFIG_HOME"))
+
+
+def _find_login(url: str | None) -> Login | None:
+    """Return the login of a hub; without a URL that of the last one."""
+    logins = read_logins(get_config_folder())
+    if url is not None:
+        return logins.find(url)
+    return logins.hubs[0] if logins.hubs else None
 
 
 def resolve_cache_limit(limit_bytes: int | None) -> int | None:

@@ -135,11 +135,22 @@ def describe(settings: Settings, listener: socket.socket) -> str:
     return (
         f"DSX Hub {__version__} listens on http://{_bracketed(host)}:{port}\n"
         f"It serves {printable(str(settings.dataset_path.absolute()))} with {count}: {names}\n"
-        "On the training device, with DSX_API_KEY set there too:\n\n"
-        "    from dsx import DatasetHubClient\n"
-        f'    hub = DatasetHubClient("http://{_own_address(listener, for_others=True)}")  # key: from DSX_API_KEY\n'
-        "    print(hub.list_datasets())\n"
+        f"{_describe_client(settings, _own_address(listener, for_others=True))}"
     )
+
+
+def _describe_client(settings: Settings, address: str) -> str:
+    """Word what to paste on the training device; a key is shown once, when it was made."""
+    if settings.key_file is None:
+        return (
+            "On the training device, with DSX_API_KEY set there too:\n\n"
+            "    from dsx import DatasetHubClient\n"
+            f'    hub = DatasetHubClient("http://{address}")  # key: from DSX_API_KEY\n'
+            "    print(hub.list_datasets())\n"
+        )
+    file = printable(str(settings.key_file))
+    key = f"this key, kept in {file}:\n\n    {settings.api_key}" if settings.shows_key else f"the key in {file}"
+    return f"On the training device:\n\n    dsx login http://{address}\n\nIt asks for {key}\n"
 
 
 def _greet(settings: Settings, listener: socket.socket) -> None:

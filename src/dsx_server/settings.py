@@ -19,6 +19,7 @@ from dotenv import dotenv_values
 
 from dsx.errors import InvalidRequestError
 from dsx_server.filesystems import find_network_disk
+from dsx_server.keys import keep_key
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DIGESTS = ("background", "off")
@@ -45,6 +46,8 @@ class Settings:
         rescan_s: Within this time, in s, a change is seen where the system does not tell of it.
         watch: Whether the system is asked to tell of changes.
         digests: Whether SHA-256 of entries is computed in the background; one of `DIGESTS`.
+        key_file: Where the hub keeps the key that it has made for itself; None when it was given one.
+        shows_key: Whether the greeting shows the key, because it was made just now.
     """
 
     api_key: str = field(repr=False)
@@ -57,6 +60,8 @@ class Settings:
     rescan_s: float = 30.0
     watch: bool = True
     digests: str = "background"
+    key_file: Path | None = None
+    shows_key: bool = False
 
     def __post_init__(self) -> None:
         _check_key(self.api_key)
@@ -82,13 +87,22 @@ class Settings:
         return self.state_dir or _default_state_dir(self.dataset_path)
 
     @classmethod
-    def load(cls, *, env_folders: Sequence[Path] = (), environ: Mapping[str, str] | None = None) -> Settings:
+    def load(
+        cls,
+        *,
+        env_folders: Sequence[Path] = (),
+        environ: Mapping[str, str] | None = None,
+        told: Mapping[str, str | None] | None = None,
+        keeps_key: bool = False,
+    ) -> Settings:
         """Read the settings from the environment and from the first ``.env`` found.
 
         Args:
             env_folders: Folders in which to look for a ``.env``, in this order; only the first one found is read. A
                 variable that is set in the environment wins; an empty one counts as not set.
             environ: The environment; by default that of the process.
+            told: What beats the environment, by variable; None counts as not told.
+            keeps_key: Whether the hub makes and keeps a key of its own when none is set.
 
         Raises:
             SettingsError: A variable is missing or cannot work.
@@ -96,19 +110,28 @@ class Settings:
         found = [folder / ".env" for folder in env_folders if (folder / ".env").is_file()]
         values = _read_env_file(found[0]) if found else {}
         values |= {name: value for name, value in (os.environ if environ is None else environ).items() if value}
+        values |= {name: value for name, value in (told or {}).items() if value}
+        dataset_path = _expand(
+            _required(values, "DSX_DATASET_PATH", "the folder of your datasets"), variable="DSX_DATASET_PATH"
+        )
+        state_dir = _expand(values["DSX_STATE_DIR"], variable="DSX_STATE_DIR") if "DSX_STATE_DIR" in values else None
+        key_file, shows_key = None, False
+        if keeps_key and "DSX_API_KEY" not in values:
+            _check_served(dataset_path)
+            key_file, values["DSX_API_KEY"], shows_key = _keep_key(dataset_path, state_dir)
         settings = cls(
             api_key=_required(values, "DSX_API_KEY", "the key that clients will send"),
-            dataset_path=_expand(
-                _required(values, "DSX_DATASET_PATH", "the folder of your datasets"), variable="DSX_DATASET_PATH"
-            ),
+            dataset_path=dataset_path,
             host=values.get("DSX_HOST", cls.host),
             port=_parse_port(values.get("DSX_PORT", str(cls.port))),
-            state_dir=_expand(values["DSX_STATE_DIR"], variable="DSX_STATE_DIR") if "DSX_STATE_DIR" in values else None,
+            state_dir=state_dir,
             log_level=values.get("DSX_LOG_LEVEL", cls.log_level).lower(),
             workers=_parse_count(values, "DSX_WORKERS", cls.workers),
             rescan_s=_parse_number(values, "DSX_RESCAN_S", cls.rescan_s),
             watch=_parse_switch(values, "DSX_WATCH", cls.watch),
             digests=values.get("DSX_DIGESTS", cls.digests).lower(),
+            key_file=key_file,
+            shows_key=shows_key,
         )
         for file in found:
             check_outside(settings.dataset_path, file, variable="DSX_DATASET_PATH", what="the .env file with the key")
@@ -134,6 +157,18 @@ def check_outside(served: Path, path: Path, *, variable: str, what: str) -> None
                 f"{what} {path} lies inside the served folder {root}, where clients could read it; "
                 f"move it out or change {variable}"
             )
+
+
+def _keep_key(served: Path, state_dir: Path | None) -> tuple[Path, str, bool]:
+    folder = state_dir or _default_state_dir(served)
+    check_outside(served, folder, variable="DSX_STATE_DIR", what="the state folder")
+    _prepare_state_dir(folder)
+    try:
+        return keep_key(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"the hub's own key cannot be kept in {folder} ({error}); set DSX_API_KEY, or another DSX_STATE_DIR"
+        ) from error
 
 
 def _read_env_file(file: Path) -> dict[str, str]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import KEY, HubProcess, write_files
 
 from dsx import DatasetHubClient
 from dsx.cli.cache import format_bytes
+from tests.conftest import KEY, HubProcess, write_files
 
 FILES = {"train/1.png": b"1" * 4000, "train/2.png": b"2" * 3000, "3.png": b"3" * 1000}
 DOGS = {"x": b"4" * 500}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import click
@@ -9,6 +11,9 @@ import click
 from dsx import DsxError, MissingExtraError, __version__
 from dsx.cli.cache import cache
 from dsx.cli.demo import run_demo
+from dsx.cli.login import hubs, login, logout
+from dsx.cli.look import info, list_names, show_bytes
+from dsx.cli.serve import serve
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the signal's number, as shells count."""
@@ -23,6 +28,9 @@ class Door(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except BrokenPipeError:  # whoever read the output has enough, like `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
         except DsxError as error:
             click.echo(f"dsx: {error}", err=True)
             ctx.exit(2 if isinstance(error, MissingExtraError) else 1)
@@ -45,4 +53,5 @@ def demo() -> None:
     run_demo()
 
 
-dsx.add_command(cache)
+for verb in (serve, login, logout, hubs, list_names, info, show_bytes, cache):
+    dsx.add_command(verb)

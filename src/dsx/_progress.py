@@ -59,7 +59,7 @@ def _is_watched() -> bool:
 
 
 def _make_bar(label: str, total_bytes: int) -> Any:
-    if not _is_watched():
+    if not total_bytes or not _is_watched():
         return None
     try:
         from tqdm.auto import tqdm

@@ -8,6 +8,9 @@ import click
 
 from dsx import DsxError, MissingExtraError, __version__
 from dsx.cli.demo import run_demo
+from dsx.cli.diff import diff
+from dsx.cli.pull import pull
+from dsx.cli.verify import verify
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the signal's number, as shells count."""
@@ -42,3 +45,8 @@ def demo() -> None:
     nothing behind.
     """
     run_demo()
+
+
+dsx.add_command(diff)
+dsx.add_command(pull)
+dsx.add_command(verify)

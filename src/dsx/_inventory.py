@@ -44,6 +44,8 @@ class _Doubt(NamedTuple):
 class Look:
     """A folder's ledger for somebody who only looks: nothing is made, noted or swept.
 
+    What a process that was killed has noted, SQLite brings into its file.
+
     Args:
         cache: The folder, which need not be there.
     """

@@ -36,11 +36,10 @@ def diff(
 
 
 def _show_diff(client: DatasetHubClient, dataset: str, rev_a: str, rev_b: str | None, *, as_json: bool) -> None:
-    rev_b = client.get_revision(dataset) if rev_b is None else rev_b
     try:
-        found = client.diff(dataset, rev_a, rev_b)
+        found = client.diff(dataset, rev_a, client.get_revision(dataset) if rev_b is None else rev_b)
     except RevisionNotFoundError as error:
-        named = " or no ".join(map(shown, dict.fromkeys((rev_a, rev_b))))
+        named = " or no ".join(shown(each) for each in (rev_a, rev_b) if each is not None)
         raise RevisionNotFoundError(
             f"dataset {shown(dataset)} has no revision {named}, or has it no longer; "
             f"`dsx diff {printable(dataset)} --list` lists those it has"

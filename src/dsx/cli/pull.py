@@ -162,10 +162,13 @@ class Plan:
     def format_result(self, tally: Tally, seconds: float) -> str:
         """Write what was done."""
         speed = format_bytes(tally.fetched_bytes / max(seconds, 0.001))
-        how = f"{format_bytes(tally.fetched_bytes)} in {seconds:.1f} s ({speed}/s)"
+        how = f", {format_bytes(tally.fetched_bytes)} in {seconds:.1f} s ({speed}/s)" if tally.fetched else ""
         there = len(self.selection.entries) - tally.fetched
         deleted = f", {format_files(tally.removed)} deleted" if self.survey.surplus or tally.removed else ""
-        return f"fetched {format_entries(tally.fetched)}, {how}; {there:,} were already there{deleted}"
+        where = printable(str(self.place))
+        return (
+            f"fetched {format_entries(tally.fetched)}{how}; {there:,} were already there{deleted}; they lie in {where}"
+        )
 
     def _count_placed(self) -> tuple[int, int]:
         count = len(self.selection.entries) - len(self.survey.left.entries)
@@ -225,7 +228,7 @@ def _ask(survey: Survey) -> bool:
 def _shorten(error: DownloadError) -> DownloadError:
     """Name the first of many failures only."""
     lines = [str(error).partition("\n")[0]]
-    lines += [f"  {printable(path)}: {reason}" for path, reason in list(error.failures.items())[:NAMED]]
+    lines += [f"  {printable(path)}: {printable(str(reason))}" for path, reason in list(error.failures.items())[:NAMED]]
     if len(error.failures) > NAMED:
         lines.append(f"  and {len(error.failures) - NAMED:,} more")
     return DownloadError("\n".join(lines))

@@ -65,4 +65,4 @@ def _make_bar(label: str, total_bytes: int) -> Any:
         from tqdm.auto import tqdm
     except ImportError:
         return None
-    return tqdm(total=total_bytes, desc=label, unit="B", unit_scale=True, unit_divisor=1024)
+    return tqdm(total=total_bytes, desc=label, unit="B", unit_scale=True)

@@ -37,7 +37,9 @@ class Shell:
         self.env |= {"HOME": home, "USERPROFILE": home, "XDG_CONFIG_HOME": home, "PYTHONUTF8": "1"}
         self.env |= {"DSX_URL": hub.url, "DSX_API_KEY": hub.key}
 
-    def run(self, *words: str, prelude: str = "", stdin: int = subprocess.DEVNULL) -> Result:
+    def run(
+        self, *words: str, prelude: str = "", stdin: int = subprocess.DEVNULL, stderr: int = subprocess.PIPE
+    ) -> Result:
         """Run ``dsx <words>`` to its end; ``prelude`` is Python that runs first."""
         code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{prelude}\n{MAIN}"
         return subprocess.run(
@@ -45,7 +47,8 @@ class Shell:
             cwd=self.cwd,
             env=self.env,
             stdin=stdin,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             timeout=LIMIT_S,
             start_new_session=True,

@@ -7,11 +7,13 @@ import os
 import random
 import shutil
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dsx.cli.amounts import format_bytes
 from tests.conftest import HubProcess, write_files
 
 from .pulling import Dataset, Shell, flip_byte, read_files, take_snapshot
@@ -305,3 +307,31 @@ def test_progress_is_for_terminals_only(shell: Shell, cats: Dataset, words: tupl
     result = shell.run("pull", cats.name, *words)
     assert "\r" not in result.stderr
     assert "%" not in result.stderr
+
+
+@needs_posix
+@pytest.mark.parametrize("verb", ["pull", "verify"])
+def test_progress_is_drawn_on_a_terminal(shell: Shell, cats: Dataset, verb: str) -> None:
+    shutil.copytree(cats.folder, shell.cwd / "own")
+    (shell.cwd / "own" / "a").unlink()
+    ours, theirs = os.openpty()
+    import fcntl
+    import termios
+
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    result = shell.run(verb, cats.name, "own", stderr=theirs)
+    os.close(theirs)
+    drawn = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "\r" not in result.stdout
+    assert f"ing {cats.name}:" in drawn
+    assert "B/s]" in drawn
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB")]
+    + [(1_500_000_000, "1.5 GB"), (5_000 * 10**18, "5000.0 EB")],
+)
+def test_bytes_are_written_with_decimal_units(count: int, text: str) -> None:
+    assert format_bytes(count) == text

@@ -23,8 +23,8 @@ from dsx.protocol.text import printable, shown
 NAMED = 5
 """How many paths a question or an error names."""
 
-QUICKLY_SEEN = 20_000
-"""So many entries are looked for without a word."""
+QUICK_S = 0.5
+"""So long, in s, it is looked for what is there without a word."""
 
 
 @click.command()
@@ -189,7 +189,7 @@ def _check(chosen: Chosen, *, delete: bool, asks: bool) -> None:
     """Refuse what cannot be meant, before anything is asked or done."""
     if delete and chosen.dest is None:
         raise click.UsageError("--delete makes a folder of your own like the dataset: name it, as DEST")
-    if delete and asks and not sys.stdin.isatty():
+    if delete and asks and not (sys.stdin and sys.stdin.isatty()):  # None where it was closed
         raise InvalidRequestError(
             "--delete asks before it deletes, and there is no terminal to ask on; nothing was done; give --yes too"
         )
@@ -206,11 +206,11 @@ def _saying_how_to_go_on() -> Iterator[None]:
 
 
 def _look(pull: Pull, selection: Selection, *, notes: bool) -> Survey:
-    total = len(selection.entries)
+    total, started = len(selection.entries), time.monotonic()
     with Notice() as notice:
 
         def tell(count: int) -> None:
-            if total > QUICKLY_SEEN:
+            if time.monotonic() - started > QUICK_S:
                 notice.say(f"looking at what is there: {count:,} of {total:,} entries")
 
         return pull.survey(notes=notes, on_seen=tell)

@@ -110,11 +110,13 @@ class Downloads:
         dataset, path = wanted.dataset, wanted.path
         with self._cache.download(dataset, path) as partial:
             unless = record.etag if record is not None and not wanted.revision else ""
-            watch.on_bytes(partial.offset)
+            watch.on_bytes(resumed := partial.offset)
             fetched = fetch_entry(self._transport, wanted, sink=partial, watch=watch, unless=unless)
             if not fetched.is_modified:
                 return self._cache.target(dataset, path)
-            return self._cache.publish(dataset, path, partial, _make_record(partial, fetched))
+            published = self._cache.publish(dataset, path, partial, _make_record(partial, fetched))
+            watch.on_kept(max(0, partial.size - resumed))
+            return published
 
     def _adopt(self, wanted: Wanted, target: Path) -> bool:
         """Verify a file that the ledger does not vouch for; tell whether it is the hub's entry."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import queue
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from itertools import chain, islice
 from dsx._ahead import Ahead
 from dsx._batch import NO_BATCHES, Batches, Frames, Result
 from dsx._cache import Cache
+from dsx._crew import Crew
 from dsx._disk import is_unwritable
 from dsx._download import Downloads
 from dsx._fetch import LONG_BYTES, Watch
@@ -106,6 +106,10 @@ class Gathering:
         batches: Makes the requests.
         cache: The folder.
         selection: What is to be in it.
+
+    Attributes:
+        fetched: How many entries came from the hub and have their names.
+        fetched_bytes: How many bytes of them came; without those that an interrupted call had fetched.
     """
 
     def __init__(self, batches: Batches, cache: Cache, selection: Selection) -> None:
@@ -123,6 +127,7 @@ class Gathering:
         self._group_began = 0.0
         self._lock = threading.Lock()
         self._done = 0
+        self.fetched = self.fetched_bytes = 0
         self._failures: dict[str, Exception] = {}
 
     def run(self) -> None:
@@ -264,6 +269,7 @@ class Gathering:
         self._cache.hold(self._selection.dataset)
         published = self._publisher.publish(group)
         self._note_placed(published.placed)
+        self._note_fetched(len(published.placed), sum(entry.size for entry in published.placed))
         for entry in published.unclear:
             self._careful.put(entry)
         for path, error in published.failures.items():
@@ -274,7 +280,7 @@ class Gathering:
     def _get(self, entry: ManifestEntry) -> None:
         """Get one entry the careful way."""
         try:
-            watch = Watch(self._stop, self._add_bytes)
+            watch = Watch(self._stop, self._add_bytes, lambda count: self._note_fetched(1, count))
             self._downloads.get(self._selection.want(entry), watch=watch, is_doubted=self._selection.is_full)
         except DsxError as error:
             self._fail(entry.path, error)
@@ -288,6 +294,11 @@ class Gathering:
         with self._lock:
             self._done += len(entries)
             self._progress.add(sum(entry.size for entry in entries))
+
+    def _note_fetched(self, entries: int, count: int) -> None:
+        with self._lock:
+            self.fetched += entries
+            self.fetched_bytes += count
 
     def _add_bytes(self, count: int) -> None:
         with self._lock:
@@ -314,61 +325,3 @@ class Gathering:
         error.failures = failures
         error.__cause__ = next(iter(failures.values()))
         return error
-
-
-class Crew:
-    """A few threads that do the same with whatever they are given; they begin when there is something to do.
-
-    Daemons, not a pool: after Ctrl-C nobody shall wait for a thread that waits for a silent hub.
-
-    Args:
-        most: How many threads there are, at most.
-        work: What they do.
-        stop: When it is set, nothing more is begun; it is set when one of them fails.
-    """
-
-    def __init__(self, most: int, work: Callable[[ManifestEntry], None], stop: threading.Event) -> None:
-        self._most = most
-        self._work = work
-        self._stop = stop
-        self._queue: queue.SimpleQueue[ManifestEntry | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._crash: BaseException | None = None
-
-    def put(self, entry: ManifestEntry) -> None:
-        """Give them one more."""
-        self._queue.put(entry)
-        if len(self._threads) < self._most:
-            thread = threading.Thread(target=self._run, name=f"dsx-get-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def wait_below(self, count: int) -> None:
-        """Wait until fewer than ``count`` are waiting."""
-        while self._queue.qsize() >= count and not self._stop.is_set():
-            self._stop.wait(0.05)
-
-    def finish(self) -> None:
-        """Wait until all is done, and raise what one of them failed with."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
-        if self._crash is not None:
-            raise self._crash
-
-    def abandon(self, deadline: float) -> None:
-        """Let them end, and wait for that until ``deadline``, by the monotonic clock."""
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _run(self) -> None:
-        try:
-            while (entry := self._queue.get()) is not None:
-                if not self._stop.is_set():
-                    self._work(entry)
-        except BaseException as error:  # noqa: BLE001 -- the outermost door of a thread: finish() raises it
-            self._crash = error
-            self._stop.set()

@@ -63,10 +63,12 @@ class Watch(NamedTuple):
     Attributes:
         stop: Ends the fetch early when it is set.
         on_bytes: Told how many bytes have come, block by block.
+        on_kept: Told, when what came has its name, how many bytes of it came now.
     """
 
     stop: threading.Event | None = None
     on_bytes: Callable[[int], object] = int
+    on_kept: Callable[[int], object] = int
 
 
 UNWATCHED = Watch()

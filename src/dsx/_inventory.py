@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dsx._cache import Cache
 from dsx._disk import FileHashes, cache_errors, hash_files
 from dsx._layout import CacheLayout
-from dsx._ledger import Record
+from dsx._ledger import Ledger, Record
 from dsx.errors import InvalidPathError
 from dsx.manifest import ManifestEntry
 from dsx.protocol.digests import HEAD_BYTES
@@ -41,6 +41,38 @@ class _Doubt(NamedTuple):
     status: os.stat_result
 
 
+class Look:
+    """A folder's ledger for somebody who only looks: nothing is made, noted or swept.
+
+    What a process that was killed has noted, SQLite brings into its file.
+
+    Args:
+        cache: The folder, which need not be there.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        is_there = (cache.private / "ledger.sqlite").is_file()
+        self._ledger = Ledger(cache.private, tuple) if is_there else None
+
+    def get_many(self, dataset: str, paths: Sequence[str]) -> dict[str, Record]:
+        """Return what is known of many files; those of which nothing is known are left out."""
+        return {} if self._ledger is None else self._ledger.get_many(dataset, paths)
+
+    def is_trusted(self, _dataset: str, _path: str, record: Record, status: os.stat_result) -> bool:
+        """Tell whether a file is as this record says, and on the disk."""
+        is_same = (record.mtime_ns, record.size) == (status.st_mtime_ns, status.st_size)
+        return is_same and record.is_synced and bool(record.digest)
+
+    def list_ours(self, dataset: str) -> list[str]:
+        """Return the paths of the files that the SDK published for ``dataset``, sorted."""
+        return [] if self._ledger is None else self._ledger.list_ours(dataset)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+
 class Inventory:
     """Looks for the entries of one dataset.
 
@@ -48,12 +80,14 @@ class Inventory:
         cache: The folder.
         dataset: Name of the dataset.
         is_full: Whether every file is read, or only those that the ledger does not vouch for.
+        look: The ledger, when what is found must not be noted; None to note it.
     """
 
-    def __init__(self, cache: Cache, dataset: str, *, is_full: bool) -> None:
+    def __init__(self, cache: Cache, dataset: str, *, is_full: bool, look: Look | None = None) -> None:
         self._cache = cache
         self._dataset = dataset
         self._is_full = is_full
+        self._look = look
         self._prefix = cache.layout.find_prefix(cache.root, dataset)
 
     def check(self, entries: Sequence[ManifestEntry]) -> Found:
@@ -64,9 +98,11 @@ class Inventory:
         """
         found = Found([], [], [])
         doubts: list[_Doubt] = []
-        parts, dataset, prefix, layout = self._cache.parts, self._dataset, self._prefix, self._cache.layout
+        dataset, prefix, layout = self._dataset, self._prefix, self._cache.layout
         is_checked = layout.is_shared or os.name == "nt"  # elsewhere the gate, which a manifest has passed, is all
-        records = parts.ledger.get_many(dataset, [entry.path for entry in entries])
+        known = self._look or self._cache.parts
+        ledger = known if isinstance(known, Look) else known.ledger
+        records = ledger.get_many(dataset, [entry.path for entry in entries])
         for entry in entries:
             path = entry.path
             if is_checked and not _is_admitted(layout, path):
@@ -83,7 +119,7 @@ class Inventory:
             record = records.get(path)
             if not stat.S_ISREG(status.st_mode):
                 found.unclear.append(entry)
-            elif not self._is_full and record is not None and parts.is_trusted(dataset, path, record, status):
+            elif not self._is_full and record is not None and known.is_trusted(dataset, path, record, status):
                 self._place(entry, record, found)
             elif status.st_size > READ_BYTES:
                 found.unclear.append(entry)
@@ -120,7 +156,7 @@ class Inventory:
                 found.missing.append(entry)
             else:
                 found.unclear.append(entry)
-        if right:
+        if right and self._look is None:
             self._cache.adopt(self._dataset, right)
 
 

@@ -33,11 +33,13 @@ class Manifests:
     Args:
         transport: The hub.
         cache: Where manifests are kept between runs; None to keep them in memory only.
+        keeps: Whether they are; else what is there already is only read.
     """
 
-    def __init__(self, transport: Transport, cache: Cache | None) -> None:
+    def __init__(self, transport: Transport, cache: Cache | None, *, keeps: bool = True) -> None:
         self._transport = transport
         self._cache = cache
+        self._keeps = keeps
         self._known: dict[str, tuple[str, Manifest]] = {}
         self._pinned: dict[tuple[str, str], Manifest] = {}
 
@@ -159,13 +161,13 @@ class Manifests:
 
     def _keep_columns(self, dataset: str, revision: str, parts: Iterable[bytes]) -> None:
         """Keep the newest manifest, or that of a revision."""
-        if (cache := self._cache) is not None:
+        if (cache := self._cache) is not None and self._keeps:
             file = cache.pinned_file(dataset, revision) if revision else cache.columns_file(dataset)
             self._write(cache, dataset, file, parts)
 
     def _keep_rows(self, dataset: str, manifest: Manifest) -> None:
         """Keep the contract's array, unless it is there as it was written."""
-        if (cache := self._cache) is None:
+        if (cache := self._cache) is None or not self._keeps:
             return
         file = cache.manifest_file(dataset)
         try:

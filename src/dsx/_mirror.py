@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from dsx._cache import Cache
@@ -15,6 +15,25 @@ from dsx.protocol.text import shown
 log = logging.getLogger("dsx")
 
 PRUNED_AT_ONCE = 500
+
+
+def list_surplus(cache: Cache, dataset: str, ours: Iterable[str], keep: Container[str]) -> Iterator[str]:
+    """Name the files that `prune_folder` would remove, unless it finds that somebody has edited them or shares them.
+
+    Args:
+        cache: The folder.
+        dataset: Name of the dataset.
+        ours: Paths of the files that the ledger lists as put there for it.
+        keep: Paths of the entries that it is to have.
+    """
+    for path in ours:
+        if path not in keep:
+            try:
+                is_there = stat_file(cache.target(dataset, path)) is not None
+            except (InvalidPathError, OSError):
+                continue
+            if is_there:
+                yield path
 
 
 def prune_folder(cache: Cache, dataset: str, keep: Container[str]) -> int:

@@ -316,6 +316,17 @@ class Workshop:
         return False
 
 
+def measure_begun(folder: Path, dataset: str) -> int:
+    """Return how many bytes of downloads of ``dataset`` lie in the folder of a `Workshop`; it need not be there."""
+    prefix, total = f"{_dataset_key(dataset)}-", 0
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        match = _NAME.fullmatch(name)
+        if name.startswith(prefix) and match is not None and match["kind"] in ("work", "part"):
+            with contextlib.suppress(FileNotFoundError):  # another process goes on with it
+                total += (folder / name).stat().st_size
+    return total
+
+
 def _stem(match: re.Match[str]) -> str:
     return f"{match['key']}-{match['tag']}"
 

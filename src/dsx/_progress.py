@@ -59,10 +59,10 @@ def _is_watched() -> bool:
 
 
 def _make_bar(label: str, total_bytes: int) -> Any:
-    if not _is_watched():
+    if not total_bytes or not _is_watched():
         return None
     try:
         from tqdm.auto import tqdm
     except ImportError:
         return None
-    return tqdm(total=total_bytes, desc=label, unit="B", unit_scale=True, unit_divisor=1024)
+    return tqdm(total=total_bytes, desc=label, unit="B", unit_scale=True)

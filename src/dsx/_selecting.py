@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from dsx._wanted import Wanted
 from dsx.errors import EntryNotFoundError, InvalidRequestError
-from dsx.manifest import Manifest, ManifestEntry
+from dsx.manifest import Manifest, ManifestEntry, columns_of
 from dsx.protocol.globs import Patterns, make_filter
 from dsx.protocol.paths import check_path
 from dsx.protocol.text import shown
@@ -48,6 +48,12 @@ class Selection:
         if isinstance(self.entries, Manifest):
             return self.entries.total_bytes
         return sum(entry.size for entry in self.entries)
+
+    def take(self, rows: Sequence[int]) -> Selection:
+        """Return the entries of some rows, as a selection of their own."""
+        if isinstance(self.entries, Manifest):
+            return replace(self, entries=Manifest(columns_of(self.entries).take(rows)))
+        return replace(self, entries=[self.entries[row] for row in rows])
 
     def want(self, entry: ManifestEntry) -> Wanted:
         """Say what the careful way is to get."""

@@ -14,8 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from dsx._access import Access
 from dsx._ahead import BUDGET_BYTES, iter_bytes
 from dsx._cleaning import clear_cache, measure_cache
-from dsx._download_many import Gathering
-from dsx._mirror import prune_folder
+from dsx._pull import Pull, find_manifest
 from dsx._reads import OnError, Origin, plan_entries, plan_ranges
 from dsx._retry import FIRST_CONTACT_S, Patience
 from dsx._revisions import Revisions
@@ -295,14 +294,9 @@ class DatasetHubClient:
         options = Options(hold_list(file_list), include, exclude, verify, delete)
         options.check(has_dest=dest is not None)
         folder = self._folders.find("download_dataset", dest)
-        if revision is None:
-            manifest = self._manifests.refresh(dataset, may_be_old=not delete)  # what it lacks is removed
-        else:
-            manifest = self._manifests.get_pinned(dataset, revision)
+        manifest = find_manifest(self._manifests, dataset, revision, may_be_old=not delete)  # what it lacks is removed
         selection = options.select(dataset, manifest, is_pinned=revision is not None)
-        Gathering(self._batches, folder, selection).run()
-        if delete and len(selection.entries):
-            prune_folder(folder, dataset, {entry.path for entry in selection.entries})
+        Pull(self._batches, folder, selection, deletes=delete).run()
         prefix = folder.layout.find_prefix(folder.root if dest is None else Path(dest).expanduser(), dataset)
         return [Path(prefix + path) for path in options.list_paths(selection)]
 
@@ -395,3 +389,8 @@ class DatasetHubClient:
         access, limit = self._access, self._access.cache_limit_bytes
         make = functools.partial(type(self), readahead=self._singles.reads_ahead, cache_limit_bytes=limit)
         return make, (access.address.url, access.address.api_key, access.cache_dir)
+
+
+def access_of(client: DatasetHubClient) -> Access:
+    """Return the way of a client to its hub, for those who do with it what no call of the client does."""
+    return client._access

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from dsx import DatasetHubClient
-from dsx.cli.cache import format_bytes
 from tests.conftest import KEY, HubProcess, write_files
 
 FILES = {"train/1.png": b"1" * 4000, "train/2.png": b"2" * 3000, "3.png": b"3" * 1000}
@@ -150,18 +149,3 @@ def test_no_folder_is_said(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "there is no cache folder" in done.stderr
     assert not (tmp_path / "nowhere").exists()
-
-
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (99_949, "99.9 kB"),
-        (123_456_789, "123 MB"),
-        (5 * 10**15, "5.0 PB"),
-    ],
-)
-def test_bytes_are_written_for_people(count: int, expected: str) -> None:
-    assert format_bytes(count) == expected

@@ -41,7 +41,7 @@ DSX_TIERS = [
         "dsx._ledger_file",
         "dsx._state",
     },
-    {"dsx._way"},
+    {"dsx._way", "dsx._crew"},
     {
         "dsx._transport",
         "dsx._ledger",
@@ -58,7 +58,7 @@ DSX_TIERS = [
     {"dsx._pace", "dsx._offline", "dsx._inventory", "dsx._publishing", "dsx._mirror"},
     {"dsx._ahead", "dsx._readahead"},
     {"dsx._download_many", "dsx._single", "dsx._access", "dsx._kept", "dsx._placed"},
-    {"dsx._source"},
+    {"dsx._source", "dsx._pull", "dsx._verify"},
     {"dsx.stream"},
     {"dsx.client"},
     {"dsx", "dsx._images", "dsx._labels", "dsx._plan"},

@@ -9,22 +9,12 @@ import click
 from dsx import CacheError, InvalidRequestError
 from dsx._cache import Cache
 from dsx._cleaning import CachedDataset, clear_cache, list_cached, prune_cache, verify_cache
+from dsx.cli.amounts import format_bytes
 from dsx.cli.hub import say, show_json, show_name
 from dsx.config import parse_bytes, resolve_cache_limit
 from dsx.protocol.text import printable, shown
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
 with_json = click.option("--json", "is_json", is_flag=True, help="Print JSON.")
-
-
-def format_bytes(count: float) -> str:
-    """Write a number of bytes for people: three digits, in powers of 1000."""
-    for unit in _UNITS[:-1]:
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} {_UNITS[-1]}"
 
 
 @click.group()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 import click
@@ -11,9 +9,12 @@ import click
 from dsx import DsxError, MissingExtraError, __version__
 from dsx.cli.cache import cache
 from dsx.cli.demo import run_demo
+from dsx.cli.diff import diff
 from dsx.cli.login import hubs, login, logout
 from dsx.cli.look import info, list_names, show_bytes
+from dsx.cli.pull import pull
 from dsx.cli.serve import serve
+from dsx.cli.verify import verify
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 and the signal's number, as shells count."""
@@ -28,9 +29,6 @@ class Door(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-        except BrokenPipeError:  # whoever read the output has enough, like `head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
         except DsxError as error:
             click.echo(f"dsx: {error}", err=True)
             ctx.exit(2 if isinstance(error, MissingExtraError) else 1)
@@ -53,5 +51,5 @@ def demo() -> None:
     run_demo()
 
 
-for verb in (serve, login, logout, hubs, list_names, info, show_bytes, cache):
+for verb in (serve, login, logout, hubs, list_names, info, show_bytes, pull, diff, verify, cache):
     dsx.add_command(verb)

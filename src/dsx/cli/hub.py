@@ -35,13 +35,15 @@ def with_hub(*, cache: bool = False) -> Callable[[Callable[..., Any]], Callable[
     """Give a verb the options that name a hub, and a client of it as its first argument.
 
     Args:
-        cache: Whether the verb uses the cache folder; it has an option for it then.
+        cache: Whether the verb uses the cache folder; it has an option for it then. With a ``dest`` it uses none.
     """
 
     def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(verb)
         def run(url: str | None, key_file: Path | None, **arguments: Any) -> Any:
             cache_dir = arguments.pop("cache_dir") if cache else None
+            if arguments.get("dest") is not None:
+                cache_dir = None
             api_key = None if key_file is None else read_key(key_file)
             with ExitStack() as stack:
                 client = stack.enter_context(DatasetHubClient(url, api_key, cache_dir=cache_dir))

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import click
 
 from dsx import DatasetHubClient, EntryNotFoundError, IntegrityError, InvalidRequestError, Manifest
-from dsx.cli.cache import format_bytes
+from dsx.cli.amounts import format_bytes
 from dsx.cli.hub import show_json, show_name, split_target, with_hub
 from dsx.manifest import ManifestEntry
 from dsx.protocol.digests import head_hash

@@ -96,6 +96,12 @@ def get_config_folder() -> Path:
     return find_config_folder(env.get("DSX_CONFIG_DIR"), env.get("APPDATA"), env.get("XDG_CONFIG_HOME"))
 
 
+def get_unit_folder() -> Path:
+    """Return where systemd looks for the units of a user (systemd.unit(5))."""
+    xdg = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".config") / "systemd" / "user"
+
+
 def _find_login(url: str | None) -> Login | None:
     """Return the login of a hub; without a URL that of the last one."""
     logins = read_logins(get_config_folder())

@@ -14,6 +14,7 @@ from dsx.cli.login import hubs, login, logout
 from dsx.cli.look import info, list_names, show_bytes
 from dsx.cli.pull import pull
 from dsx.cli.serve import serve
+from dsx.cli.service import service
 from dsx.cli.verify import verify
 
 INTERRUPTED = 130
@@ -51,5 +52,5 @@ def demo() -> None:
     run_demo()
 
 
-for verb in (serve, login, logout, hubs, list_names, info, show_bytes, pull, diff, verify, cache):
+for verb in (serve, service, login, logout, hubs, list_names, info, show_bytes, pull, diff, verify, cache):
     dsx.add_command(verb)

@@ -140,7 +140,7 @@ def describe(settings: Settings, listener: socket.socket) -> str:
 
 
 def _describe_client(settings: Settings, address: str) -> str:
-    """Word what to paste on the training device; a key is shown once, when it was made, and to a person only: no log."""
+    """Word what to paste on the training device; a key is shown once, when it is new, on a terminal."""
     if settings.key_file is None:
         return (
             "On the training device, with DSX_API_KEY set there too:\n\n"
@@ -149,11 +149,8 @@ def _describe_client(settings: Settings, address: str) -> str:
             "    print(hub.list_datasets())\n"
         )
     file = printable(str(settings.key_file))
-    key = (
-        f"this key, kept in {file}:\n\n    {settings.api_key}"
-        if settings.shows_key and sys.stdout.isatty()
-        else f"the key in {file}"
-    )
+    is_shown = settings.shows_key and sys.stdout.isatty()  # elsewhere it may end in a log
+    key = f"this key, kept in {file}:\n\n    {settings.api_key}" if is_shown else f"the key in {file}"
     return f"On the training device:\n\n    dsx login http://{address}\n\nIt asks for {key}\n"
 
 

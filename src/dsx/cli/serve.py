@@ -32,8 +32,8 @@ def serve(
     """Serve the folders in FOLDER as datasets, each folder directly inside it as one.
 
     Says what to type on the other machine. Without a key the first start makes one, and shows it if this is a terminal;
-    it is kept in the state folder, and later starts use it again. Ctrl-C ends the hub after what it is just sending. All
-    other settings are variables, or lines of a .env file.
+    it is kept in the state folder, and later starts use it again. Ctrl-C ends the hub after what it is just sending.
+    All other settings are variables, or lines of a .env file.
     """
     try:
         from dsx_server import Settings, SettingsError, end_process

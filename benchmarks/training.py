@@ -31,6 +31,7 @@ ROUNDS = 5
 WORKERS = (0, 2)
 LOADERS = {
     "hub": ("dsx", "`HubDataLoader`"),
+    "cached": ("torch", "`HubDataLoader`, `cache=True`, second epoch"),
     "local": ("torch", "local folder, PyTorch DataLoader"),
     "mosaic": ("streaming", "MosaicML Streaming, from a local folder"),
     "litdata": ("litdata", "LitData, local folder"),
@@ -70,6 +71,10 @@ def make_dues() -> dict[str, Due]:
         for workers in WORKERS:
             name = f"{NAMES[dataset]}, {workers} workers: samples a second"
             dues[f"{dataset}/{workers}"] = Due(name, least, "/s", "local folder", is_least=True)
+    for dataset in ("small", "medium"):
+        for workers in WORKERS:
+            name = f"{NAMES[dataset]}, {workers} workers, `cache=True`: samples a second of the second epoch"
+            dues[f"{dataset}/{workers}/cached"] = Due(name, 0.9, "/s", "local folder", is_least=True)
     return dues | {"resume": Due("first batch after resuming at 90% of an epoch", 1.2, "s", "a fresh start")}
 
 
@@ -132,6 +137,8 @@ class Bench:
                 ours, local = (self._rates[Row(dataset, loader, workers)] for loader in ("hub", "local"))
                 if ours and local:
                     results.measure(f"{dataset}/{workers}", *ours, base=median(local))
+                if (cached := self._rates[Row(dataset, "cached", workers)]) and local:
+                    results.measure(f"{dataset}/{workers}/cached", *cached, base=median(local))
         if self._starts:
             results.measure("resume", *self._starts["resumed"], base=median(self._starts["fresh"]))
         for row, rates in self._rates.items():
@@ -153,7 +160,7 @@ class Bench:
 
     def _make_job(self, row: Row) -> dict[str, Any]:
         payload, url = self._get_payload(row), ""
-        if row.loader == "hub":
+        if row.loader in ("hub", "cached"):
             url = self._sides.get_hub().hub.url
         elif row.loader == "webdataset":
             url = f"{self._sides.get_converted_nginx().url}/{self._find_copy(row).name}"

@@ -72,6 +72,18 @@ def open_hub(job: Job) -> Batches:
     return iter_loader(loader, job)
 
 
+def open_cached(job: Job) -> Batches:
+    """`HubDataLoader` over what an earlier epoch has kept: its second epoch, after one that nobody times."""
+    from dsx import DatasetHubClient
+    from dsx.torch import HubDataLoader, HubDataset
+
+    hub = DatasetHubClient(job["url"], job["key"], cache_dir=job["copy"])
+    loader = HubDataLoader(HubDataset(hub, job["dataset"], cache=True), **make_options(job))
+    for _ in loader:
+        pass
+    return iter_loader(loader, job)
+
+
 class LocalFolder:
     """The files of a folder, as one writes it for PyTorch: data and label."""
 
@@ -155,6 +167,7 @@ def open_webdataset(job: Job) -> Batches:
 
 KINDS: dict[str, Callable[[Job], Batches]] = {
     "hub": open_hub,
+    "cached": open_cached,
     "local": open_local,
     "mosaic": open_mosaic,
     "litdata": open_litdata,

@@ -462,3 +462,24 @@ def test_without_pytorch_the_error_is_the_line_that_adds_it() -> None:
             print(error)
     """
     assert 'pip install "dsx-hub[torch]"' in run_python(textwrap.dedent(code))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_second_epoch_of_kept_samples_asks_for_nothing(
+    workers: int, animals: Dataset, connect: Any, start_proxy: Any, cache_dir: Any
+) -> None:
+    proxy = start_proxy(animals.port)
+    hub_dataset = HubDataset(connect(proxy.url), animals.name, cache=True)
+    loader = HubDataLoader(hub_dataset, batch_size=8, shuffle=True, num_workers=workers, collate_fn=list)
+    orders = []
+    for epoch in range(4):
+        asked = len(proxy.requests)
+        items = [item for batch in loader for item in batch]
+        assert sorted(NUMBERS[data] for data, _ in items) == list(range(COUNT))
+        assert all(label == LABELS[NUMBERS[data]] for data, label in items)
+        assert epoch == 0 or len(proxy.requests) == asked
+        orders.append([NUMBERS[data] for data, _ in items])
+    assert len({tuple(order) for order in orders}) == 4
+    changed = cache_dir / animals.name / PATHS[5]
+    changed.write_bytes(b"x" * len(FILES[PATHS[5]]))
+    assert sorted(NUMBERS[data] for batch in loader for data, _ in batch) == list(range(COUNT))

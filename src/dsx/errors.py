@@ -7,7 +7,8 @@
     │   └── RevisionNotFoundError
     ├── AccessDeniedError              PermissionError
     ├── HubUnreachableError            ConnectionError     retryable
-    │   └── HubUnavailableError                            retryable
+    │   ├── HubUnavailableError                            retryable
+    │   └── OfflineError
     ├── HubTimeoutError                TimeoutError        retryable
     ├── InvalidRequestError            ValueError
     │   ├── InvalidPathError

@@ -100,7 +100,15 @@ def test_each_download_error_has_failures_of_its_own() -> None:
     assert other.failures == {}
 
 
-LOCAL = {"DsxError", "HubUnreachableError", "HubTimeoutError", "IntegrityError", "CacheError", "DownloadError"}
+LOCAL = {
+    "OfflineError",
+    "DsxError",
+    "HubUnreachableError",
+    "HubTimeoutError",
+    "IntegrityError",
+    "CacheError",
+    "DownloadError",
+}
 LOCAL |= {"MissingExtraError", "CacheDisabledError"}
 
 

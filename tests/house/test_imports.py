@@ -65,6 +65,7 @@ DSX_TIERS = [
     {"dsx.data"},
     {"dsx.torch"},
     {"dsx.cli"},
+    {"dsx.cli.__main__"},
 ]
 SERVER_TIERS = [
     {

@@ -215,7 +215,9 @@ def stopped(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
     """Have processes stand still."""
     for process in processes:
         process.send_signal(signal.SIGSTOP)
-    time.sleep(0.01)
+    for process in processes:
+        if process.returncode is None:  # WNOWAIT: one that has ended meanwhile is left for Popen to see
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     try:
         yield
     finally:

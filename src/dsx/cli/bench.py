@@ -25,7 +25,7 @@ from dsx.cli.bench_small import (
     time_answers,
 )
 from dsx.cli.bench_verdict import format_rate, format_seconds, judge
-from dsx.cli.bench_way import measure_way
+from dsx.cli.bench_way import measure_way, settle
 from dsx.cli.hub import say, show_json, with_hub
 from dsx.cli.look import with_json
 from dsx.client import access_of
@@ -43,6 +43,7 @@ LARGE_AGAIN_SHARE = 0.07
 ONE_STREAM_SHARE = 0.07
 ANSWERS_SHARE = 0.05
 ONE_BY_ONE_SHARE = 0.12
+SETTLE_SHARE = 0.1
 BATCHES_SHARE = 0.18
 """Twice more, at most, for the same files again, and one byte of each."""
 
@@ -155,7 +156,9 @@ def _measure_large(client: DatasetHubClient, manifest: Manifest, measures: Measu
     found = {}
     if entry.size > LONG_BYTES:
         found["large"] = read_in_ranges(transport, wanted, LARGE_SHARE * TOTAL_S, repeats=False)
+        settle(transport, measures.way, SETTLE_SHARE * TOTAL_S)
         found["large_again"] = read_in_ranges(transport, wanted, LARGE_AGAIN_SHARE * TOTAL_S, repeats=True)
+        settle(transport, measures.way, SETTLE_SHARE * TOTAL_S)
     found["one_stream"] = read_one_stream(transport, wanted, ONE_STREAM_SHARE * TOTAL_S)
     return measures.model_copy(update=found)
 
@@ -163,8 +166,10 @@ def _measure_large(client: DatasetHubClient, manifest: Manifest, measures: Measu
 def _measure_small(client: DatasetHubClient, manifest: Manifest, measures: Measures) -> Measures:
     """Add what comes of small files, each of them read by one way of reading first, and then again by the same."""
     transport, dataset = access_of(client).transport, measures.extent.dataset
-    mb_per_s = 0.0 if measures.one_stream is None else measures.one_stream.mb_per_s
-    fitting_bytes = int(SAMPLED_S * mb_per_s * 1e6)
+    settle(transport, measures.way, SETTLE_SHARE * TOTAL_S)
+    streams = (measures.large, measures.large_again, measures.one_stream)
+    mb_per_s = max((stream.mb_per_s for stream in streams if stream is not None), default=0.0)
+    fitting_bytes = int((SAMPLED_S + 2 * measures.way.round_trip_ms / 1000) * mb_per_s * 1e6)
     smallest = min(columns_of(manifest).sizes)
     sample = pick_sample(manifest, max(smallest, min(LONG_BYTES, fitting_bytes)))
     say("Reading small files one by one ...")

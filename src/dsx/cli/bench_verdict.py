@@ -45,8 +45,8 @@ TUNNEL_MS = 10.0
 """An address of this machine whose round trip takes this long, in ms, leads on to another one."""
 
 ETHERNET = (
-    ("100 Mbit/s", 12.5, "a gigabit cable, and ports that have it on both sides, would help"),
-    ("1 Gbit/s", 125.0, "a link of 2.5 or 10 Gbit/s would help"),
+    ("100 Mbit/s", 12.5, "a gigabit cable, with gigabit ports on both sides"),
+    ("1 Gbit/s", 125.0, "a link of 2.5 or 10 Gbit/s"),
 )
 """Usual links with their MB/s. TCP leaves 94% of it to the bytes, so that what brings `AGREES_SHARE` to all is one."""
 
@@ -237,9 +237,9 @@ def _word_bandwidth(measures: Measures) -> list[str]:
     if rows:
         name, _, cure = rows[0]
     else:
-        name = f"{format_rate(8 * link)} Mbit/s"
-        slow = "a gigabit cable gives 110 MB/s: if this is Wi-Fi, an adapter or a long way, a cable would help"
-        cure = slow if link < ETHERNET[1][1] else "a faster network would help"
+        name = f"{8 * link:,.0f} Mbit/s" if link > 1 else f"{8 * link:.1f} Mbit/s"
+        slow = "a gigabit cable, which gives 110 MB/s, where this is Wi-Fi or an adapter"
+        cure = slow if link < ETHERNET[1][1] else "a faster network"
     return [
         f"The limit is the network's bandwidth: it gives {format_rate(link)} MB/s, about {name}{idle}.",
         f"What would help: {cure}; stream(cache=True) fetches each file once, for all epochs.",
@@ -338,7 +338,7 @@ def _word_streams(measures: Measures) -> list[str]:
         return []
     return [
         f"One connection alone brings {format_rate(one.mb_per_s)} MB/s, the several of this SDK "
-        f"{format_rate(several.mb_per_s)}: the way is long, or loses packets."
+        f"{format_rate(several.mb_per_s)} MB/s: the way is long, or loses packets."
     ]
 
 

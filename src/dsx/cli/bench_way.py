@@ -22,6 +22,9 @@ HEALTH_TIMEOUT_S = 10.0
 MOST_ROUND_TRIPS = 300
 LEAST_ROUND_TRIPS = 3
 
+FREE_RATIO = 1.5
+"""A round trip of at most so many times the usual one says that nothing else is on the link."""
+
 
 def measure_way(transport: Transport, limit_s: float) -> Way:
     """Measure how long it takes to connect, and to ask and be answered.
@@ -41,6 +44,19 @@ def measure_way(transport: Transport, limit_s: float) -> Way:
         round_trip_ms=1000 * median(round_trips_s),
         round_trip_p99_ms=1000 * _find_p99(round_trips_s),
     )
+
+
+def settle(transport: Transport, way: Way, limit_s: float) -> None:
+    """Wait until the link is free of what was sent and is not wanted any more, but no longer than that, in s.
+
+    A transfer that ends early leaves what is under way behind: much, where a tunnel or a router holds it.
+    """
+    clock = Clock(limit_s)
+    while clock.left_s > 0:
+        began = time.perf_counter()
+        transport.get_body("/health", timeout_s=HEALTH_TIMEOUT_S, limit=SMALL_BODY_BYTES)
+        if 1000 * (time.perf_counter() - began) <= max(FREE_RATIO * way.round_trip_ms, way.round_trip_p99_ms):
+            return
 
 
 def _connect(url: str) -> tuple[list[float], bool]:

@@ -78,7 +78,7 @@ def bench(tmp_path: Path) -> Bench:
     folder = tmp_path / "work"
     folder.mkdir()
 
-    def run(url: str, *arguments: str, total_s: float = 3.0) -> subprocess.CompletedProcess[str]:
+    def run(url: str, *arguments: str, total_s: float = 3.0, **env: str) -> subprocess.CompletedProcess[str]:
         code = f"import dsx.cli.bench as module; module.TOTAL_S = {total_s}; from dsx.cli import main; main()"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSX_")}
         done = subprocess.run(
@@ -88,7 +88,7 @@ def bench(tmp_path: Path) -> Bench:
             timeout=120,
             check=False,
             cwd=folder,
-            env={**inherited, "DSX_URL": url, "DSX_API_KEY": KEY, "DSX_CONFIG_DIR": str(tmp_path / "config")},
+            env={**inherited, "DSX_URL": url, "DSX_API_KEY": KEY, "DSX_CONFIG_DIR": str(tmp_path / "config"), **env},
         )
         assert KEY not in done.stdout + done.stderr
         assert list(folder.iterdir()) == []
@@ -223,6 +223,12 @@ def test_dataset_that_is_not_there_is_an_error(hub: HubProcess, served: Path, be
     done = bench(hub.url, "dogs")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"dsx: .*'dogs'.*cats\n", done.stderr)
+
+
+def test_no_hub_may_be_asked(hub: HubProcess, bench: Bench) -> None:
+    done = bench(hub.url, DSX_OFFLINE="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"dsx: DSX_OFFLINE is set, .*\n", done.stderr)
 
 
 def test_hub_that_is_not_there_is_an_error(hub: HubProcess, bench: Bench) -> None:

@@ -6,7 +6,7 @@ from statistics import median
 
 import click
 
-from dsx import DatasetHubClient, DatasetNotFoundError, Manifest
+from dsx import DatasetHubClient, DatasetNotFoundError, Manifest, OfflineError
 from dsx._access import Access
 from dsx._fetch import LONG_BYTES
 from dsx._transport import SMALL_BODY_BYTES, quote_path
@@ -68,6 +68,8 @@ def bench(hub: DatasetHubClient, dataset: str | None, is_json: bool) -> None:
     finds them in the hub's memory.
     """
     access = access_of(hub)
+    if access.transport.is_offline:
+        raise OfflineError("DSX_OFFLINE is set, so that no hub is asked and none can be measured; unset it")
     with DatasetHubClient(access.address.url, access.address.api_key, cache_dir=None, readahead=False) as client:
         name = dataset if dataset is not None else _find_largest(client, access)
         measures = measure(client, name)

@@ -102,7 +102,13 @@ class Ranges:
         self._changed = threading.Condition()
         self._parts: deque[_Part] = deque()
         self._threads: list[threading.Thread] = []
-        self._planned = 0
+        self._planned = self._start = 0
+
+    @property
+    def came_bytes(self) -> int:
+        """How many bytes have come so far: also those that wait for what is before them."""
+        with self._changed:
+            return self._planned - self._start - sum(part.stop - part.position for part in self._parts)
 
     def iter_blocks(self, start: int, begun: Begun) -> Generator[bytes, None, None]:
         """Yield the bytes from ``start`` on, of which ``begun`` brings the first.
@@ -112,6 +118,7 @@ class Ranges:
             IntegrityError: It answers with what was not asked for.
             DsxError: A range did not come; everything before it was yielded.
         """
+        self._start = start
         try:
             self._link.hold(begun.stop - start)
             self._begin(_Part(start, begun.stop, begun))

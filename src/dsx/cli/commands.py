@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dsx import DsxError, MissingExtraError, __version__
+from dsx.cli.bench import bench
 from dsx.cli.cache import cache
 from dsx.cli.demo import run_demo
 from dsx.cli.diff import diff
@@ -54,3 +55,4 @@ def demo() -> None:
 
 for verb in (serve, service, login, logout, hubs, list_names, info, show_bytes, pull, diff, verify, cache):
     dsx.add_command(verb)
+dsx.add_command(bench)

@@ -165,6 +165,7 @@ def test_several_processes_share_the_key(start: Start, served: Path, tmp_path: P
         (["served", "--port", "99999"], "--port"),
         (["served", "--host", "192.0.2.77"], "no address of this machine"),
         (["served", "--key-file", "nowhere"], "nowhere"),
+        (["served", "--key-file", "served/cats/1"], "lies inside the served folder"),
     ],
 )
 def test_what_cannot_start_says_why(

@@ -38,6 +38,7 @@ def serve(
     try:
         from dsx_server import Settings, SettingsError, end_process
         from dsx_server import serve as run_hub
+        from dsx_server.settings import check_outside
     except ImportError as error:
         raise MissingExtraError(
             f'the hub\'s packages are not installed ({error}); install them with: pip install "dsx-hub[server]"'
@@ -51,6 +52,8 @@ def serve(
     }
     try:
         settings = Settings.load(env_folders=[Path.cwd()], told=told, keeps_key=True)
+        if key_file is not None:
+            check_outside(settings.dataset_path, key_file, variable="--key-file", what="the key file")
         end_process(run_hub(settings))
     except SettingsError as error:
         click.echo(f"dsx: the hub cannot start: {error}", err=True)
